@@ -1,0 +1,23 @@
+#!/bin/sh
+# Empty the mock databases: image_database, image_event_database and image_event_alerts.
+# The original image stays, and so does what Kafka's topics hold.
+set -eu
+case "${1-}" in
+    "") ;;
+    -h | --help)
+        echo "usage: $0    (empties image_database, image_event_database, image_event_alerts)"
+        exit 0 ;;
+    *)
+        echo "$0: unknown argument '$1' (--help says what it does)" >&2
+        exit 2 ;;
+esac
+data=${PIPELINE_DATA:-$(dirname -- "$(readlink -f -- "$0")")}
+if [ ! -d "$data" ]; then
+    echo "$0: PIPELINE_DATA: '$data' is no directory; name the one with the image_* directories" >&2
+    exit 2
+fi
+for name in image_database image_event_database image_event_alerts; do
+    if [ -d "$data/$name" ]; then
+        find "$data/$name/" -mindepth 1 ! -path "$data/$name/.gitkeep" -delete
+    fi
+done

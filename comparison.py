@@ -1,0 +1,178 @@
+"""What differs between two images: exact, and without files or Kafka.
+
+Any difference counts, in any channel. Images of one mode are compared in that mode; of two modes,
+as RGB (RGBA if one has transparency). Sizes that differ are laid over each other at the top left;
+where only one of the two has pixels, the difference is full scale.
+"""
+
+import dataclasses
+import io
+import math
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageOps, UnidentifiedImageError
+
+from pipeline import Unusable
+
+FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
+MAX_PIXELS = 100_000_000  # about 0.4 GB decoded, and three times that while it is compared
+MODES = {  # as Pillow decodes them: as we compare them
+    **{mode: mode for mode in ("L", "RGB", "RGBA", "CMYK", "I;16")},
+    "1": "L",
+    "LA": "RGBA",
+    "P": "RGBA",
+    "PA": "RGBA",
+    "YCbCr": "RGB",
+    "RGBX": "RGB",
+    "I;16B": "I;16",
+    "I;16L": "I;16",
+    "I;16N": "I;16",
+    "I": "I",
+}
+DEEP = ("I;16", "I")
+# Stops of matplotlib's colour map of that name: even steps to the eye, in grey print as well.
+INFERNO = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+
+# decode() looks at the size itself, before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+# Larger blocks of memory make decoding large images 1.75 times as fast.
+Image.core.set_blocks_max(16)  # type: ignore[attr-defined]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """How one image differs from another of W x H pixels."""
+
+    l2_norm: float  # the root of the sum of the squared differences of all samples
+    rms: float  # the root of their mean; in the samples' own unit
+    changed_pixels: int
+    pixels: int
+    box: tuple[int, int, int, int]  # left, top, right, bottom around the changed pixels
+    full_scale: int  # the greatest difference that two samples can have
+    largest: Image.Image  # mode L, W x H: each pixel's largest difference, 255 the greatest
+
+    @property
+    def changed_share(self) -> float:
+        """Changed pixels by all pixels, 0 to 1."""
+        return self.changed_pixels / self.pixels
+
+
+def decode(content: bytes) -> Image.Image:
+    """The image in a file's bytes, upright, in a mode of `MODES`. Raises `Unusable`."""
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise Unusable(f"has {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
+        if image.mode not in MODES:
+            raise Unusable(f"has the mode {image.mode}, which can't be compared")
+        if image.mode not in DEEP and any(";16" in str(tile.args) for tile in image.tile):
+            # Pillow drops the lower half: a change there would go unseen.
+            raise Unusable("has 16-bit colour, which can't be compared exactly; 16-bit grey can")
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return image if image.mode == MODES[image.mode] else image.convert(MODES[image.mode])
+    except Unusable:
+        raise
+    except UnidentifiedImageError as error:
+        raise Unusable(f"is no image of {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise whatever they stumble over
+        raise Unusable(f"is a damaged image: {error}") from error
+
+
+def compare(previous: Image.Image, image: Image.Image) -> Change | None:
+    """What differs between two decoded images; None if nothing does."""
+    if previous.mode in DEEP or image.mode in DEEP:
+        return _compare_deep(previous, image)
+    if previous.mode != image.mode:
+        mode = "RGBA" if "RGBA" in (previous.mode, image.mode) else "RGB"
+        previous, image = previous.convert(mode), image.convert(mode)
+    size = max(previous.width, image.width), max(previous.height, image.height)
+    difference = ImageChops.difference(_padded(previous, size), _padded(image, size))
+    if previous.size != image.size:
+        covered = [_padded(Image.new("L", one.size, 255), size) for one in (previous, image)]
+        full_scale = Image.merge(image.mode, [Image.new("L", size, 255) for _ in image.getbands()])
+        difference.paste(full_scale, mask=ImageChops.difference(*covered))
+    box = difference.getbbox(alpha_only=False)
+    if box is None:
+        return None
+    # In integers, so that the sum is exact: h[i] samples differ by i & 255, channel by channel.
+    histogram = difference.crop(box).histogram()
+    squares = sum(count * (i & 255) ** 2 for i, count in enumerate(histogram))
+    largest = reduce(ImageChops.lighter, difference.split())
+    pixels = size[0] * size[1]
+    return Change(
+        l2_norm=math.sqrt(squares),
+        rms=math.sqrt(squares / (pixels * len(difference.getbands()))),
+        changed_pixels=pixels - largest.histogram()[0],
+        pixels=pixels,
+        box=box,
+        full_scale=255,
+        largest=largest,
+    )
+
+
+def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.crop((0, 0, *size))
+
+
+def _compare_deep(previous: Image.Image, image: Image.Image) -> Change | None:
+    """As `compare`, where one image or both have more than 8 bits a sample: in 16-bit units."""
+    as_is = previous.mode in DEEP and image.mode in DEEP
+    before, after = (_samples(one, as_is) for one in (previous, image))
+    shape = np.maximum(before.shape, after.shape)
+    difference = np.zeros(shape, np.int64)
+    covered = np.zeros(shape[:2], np.uint8)
+    for samples, sign in ((before, 1), (after, -1)):
+        height, width, _ = samples.shape
+        difference[:height, :width] += sign * samples
+        covered[:height, :width] += 1
+    difference[covered == 1] = 65535
+    largest = np.abs(difference).max(axis=2)
+    rows, columns = (np.flatnonzero(largest.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        return None
+    squares = float(np.square(difference, dtype=np.float64).sum())
+    return Change(
+        l2_norm=math.sqrt(squares),
+        rms=math.sqrt(squares / difference.size),
+        changed_pixels=int(np.count_nonzero(largest)),
+        pixels=largest.size,
+        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
+        full_scale=65535,
+        largest=Image.fromarray(np.ceil(largest * (255 / largest.max())).astype(np.uint8)),
+    )
+
+
+def _samples(image: Image.Image, as_is: bool) -> NDArray[np.int64]:
+    """H x W x channels; unless `as_is`, four channels in which 65535 is full scale."""
+    if image.mode not in DEEP:
+        return np.asarray(image.convert("RGBA"), np.int64) * 257
+    grey = np.asarray(image, np.int64)[:, :, np.newaxis]
+    return grey if as_is else np.concatenate([grey, grey, grey, np.full_like(grey, 65535)], axis=2)
+
+
+def draw(change: Change) -> bytes:
+    """The difference image, as JPEG: what changed, bright on black, the more the brighter.
+
+    Even the faintest change is well above black, and a frame shows where a small one is.
+    """
+    _, greatest = change.largest.getextrema()
+    level = np.minimum(np.arange(256) / greatest, 1) ** 0.6
+    level[1:] = 0.2 + 0.8 * level[1:]
+    stops = np.linspace(0, 1, len(INFERNO))
+    tables = [np.interp(level, stops, band).round().tolist() for band in np.transpose(INFERNO)]
+    picture = Image.merge("RGB", [change.largest.point(table) for table in tables])
+    left, top, right, bottom = change.box
+    margin = max(picture.size) // 100 + 2
+    if max(right - left, bottom - top) < max(picture.size) // 2:
+        ImageDraw.Draw(picture).rectangle(
+            (left - margin, top - margin, right + margin, bottom + margin),
+            outline="deepskyblue",
+            width=max(1, margin // 6),
+        )
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=90, subsampling="4:4:4")
+    return content.getvalue()

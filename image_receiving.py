@@ -1,0 +1,164 @@
+"""Receive images: make them from the original, store each in the image database, publish it.
+
+The mock part is `next_image`: image n is a copy of image n - 1, turned by 90 degrees when
+n % 4 == 3. A later run goes on counting where the image database ends.
+
+    python image_receiving.py [--count N] [--source NAME]
+"""
+
+import io
+import re
+import sys
+from argparse import ArgumentTypeError, Namespace
+from datetime import UTC, datetime
+
+import msgspec
+from PIL import Image, ImageOps
+
+from comparison import FORMATS, decode
+from pipeline import Unusable, say
+from pipeline.connection import Stop
+from pipeline.messages import IMAGES, SOURCE, ReceivedImage, image_id
+from pipeline.settings import Parser, Settings
+from pipeline.store import IMAGE_DATABASE, IMAGE_ORIGINAL, Copy, Database, digest
+from pipeline.stream import BATCH, Publisher
+
+ORIGINAL = f"{IMAGE_ORIGINAL}/original_image.jpg"
+
+
+def main() -> None:
+    """Receive as many images as asked for."""
+    options, settings = read_arguments()
+    name = f"image_receiving-{options.source}".rstrip("-")
+    # One at a time for each source: two would count the same numbers.
+    images = Database(settings.data, IMAGE_DATABASE, Copy(name, str(settings.data), most=1))
+    outbox = f".outbox-{options.source}.json"
+    say(f"image_receiving: Kafka at {','.join(settings.bootstrap_servers)}")
+    say(f"image_receiving: from {settings.data / ORIGINAL} to {images.directory}")
+
+    numbers = images.numbers(options.source)
+    first = numbers[-1] + 1 if numbers else 0
+    end = first + options.count
+    begin_with = images.path(f"{image_id(options.source, first - 1)}.jpg") if numbers else ORIGINAL
+    try:
+        content = Database(settings.data, begin_with.split("/")[0]).read(begin_with)
+        decode(content)
+    except Unusable as reason:
+        sys.exit(f"image_receiving: cannot begin with {begin_with}: {reason}; put a picture there")
+
+    stop = Stop(status=1)
+    publisher = Publisher(settings, name, stop)
+
+    # A run before this one may have died between storing and publishing: that goes first.
+    in_doubt = read_outbox(images, outbox)
+    if in_doubt and not publisher.published(IMAGES, digest(in_doubt)):
+        stored = [message for message in unpack(in_doubt) if is_stored(images, message)]
+        publisher.publish(IMAGES, digest(in_doubt), stored)
+        for message in stored:
+            say(f"{message.image_id}  received by the run before, which was interrupted")
+
+    for start in range(first, end, BATCH):
+        if stop:
+            break
+        batch = []
+        for number in range(start, min(start + BATCH, end)):
+            content = next_image(number, content) if number else content
+            batch.append((message_for(options.source, number, content), content))
+        messages = [message for message, _ in batch]
+        # The outbox is on disk before the images are: what is in doubt if we die from here on.
+        in_doubt = msgspec.json.encode(messages)
+        images.write(outbox, in_doubt)
+        for message, stored_content in batch:
+            images.write(f"{message.image_id}.jpg", stored_content)
+        publisher.publish(IMAGES, digest(in_doubt), messages)
+        for message in messages:
+            turned = ", turned by 90 degrees" if message.number % 4 == 3 else ""
+            say(f"{message.image_id}  received{turned}")
+        first = messages[-1].number + 1
+    images.remove(outbox)
+    publisher.close()
+    if first < end:
+        sys.exit(f"image_receiving: stopped; {end - first} of {options.count} images are missing")
+    say(f"image_receiving: received {options.count} images")
+
+
+def next_image(number: int, previous: bytes) -> bytes:
+    """Image `number` as the mock camera sends it: the previous one's bytes, turned or not."""
+    if number % 4 != 3:
+        return previous
+    image = Image.open(io.BytesIO(previous), formats=FORMATS)
+    turned = ImageOps.exif_transpose(image).transpose(Image.Transpose.ROTATE_90)
+    kind = "JPEG" if image.format == "MPO" else str(image.format)
+    content = io.BytesIO()
+    if kind == "JPEG":
+        turned.save(content, kind, quality=95)
+    else:
+        turned.save(content, kind, lossless=True)  # which only WebP needs to be told
+    return content.getvalue()
+
+
+def message_for(source: str, number: int, content: bytes) -> ReceivedImage:
+    """The message that an image is here."""
+    name = image_id(source, number)
+    return ReceivedImage(
+        image_id=name,
+        source=source,
+        number=number,
+        path=f"{IMAGE_DATABASE}/{name}.jpg",
+        size=len(content),
+        sha256=digest(content),
+        received=datetime.now(UTC),
+    )
+
+
+def read_outbox(images: Database, outbox: str) -> bytes | None:
+    """The batch that a run was storing and publishing when it ended, if it did so early."""
+    try:
+        return images.read(images.path(outbox))
+    except Unusable:
+        return None
+
+
+def unpack(batch: bytes) -> list[ReceivedImage]:
+    """The messages in the outbox's bytes."""
+    return msgspec.json.decode(batch, type=list[ReceivedImage])
+
+
+def is_stored(images: Database, message: ReceivedImage) -> bool:
+    """Whether the image that the message is about is in place."""
+    try:
+        images.read(message.path, message.sha256)
+    except Unusable:
+        return False
+    return True
+
+
+def read_arguments(arguments: list[str] | None = None) -> tuple[Namespace, Settings]:
+    """The options and settings; ends the program with 2 if one makes no sense."""
+    parser = Parser("Receive images: make them from the original, store and publish them.")
+    parser.add_argument(
+        "--count", metavar="N", type=count, default=11, help="how many images; default: 11"
+    )
+    parser.add_argument(
+        "--source", metavar="NAME", type=source, default="", help="whose images; default: no name"
+    )
+    options = parser.parse_args(arguments)
+    return options, parser.settings(options)
+
+
+def count(text: str) -> int:
+    """A number of images."""
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999999")
+    return int(text)
+
+
+def source(text: str) -> str:
+    """A source's name."""
+    if text and not re.fullmatch(SOURCE, text):
+        raise ArgumentTypeError(f"{text!r} is not 1 to 64 of a-z, 0-9 and _")
+    return text
+
+
+if __name__ == "__main__":
+    main()

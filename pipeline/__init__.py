@@ -1,0 +1,19 @@
+"""The plumbing that the three stages share: how bytes move, and what differs between images."""
+
+import os
+import sys
+
+
+class Unusable(Exception):
+    """A message or an image that no retry can mend; the text is the reason, for people."""
+
+
+def say(line: str) -> None:
+    """Print one line for the person at the terminal, at once."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Nobody reads any more (`| head`): end as other programs do, and let Python's own flush
+        # at exit find somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,157 @@
+"""The way to Kafka: there or not, told to stop or not."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from types import FrameType
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError, RetriableError
+
+from pipeline import say
+from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES
+from pipeline.settings import Settings
+
+PARTITIONS = 4
+TOPICS: dict[str, dict[str, str]] = {
+    IMAGES: {},
+    IMAGE_EVENTS: {},
+    ALERTS: {},
+    # A record at Kafka's limit of 1 MiB must fit with the headers that we add.
+    DEAD_LETTERS: {"max.message.bytes": str(2 * 2**20)},
+}
+
+T = TypeVar("T")
+
+
+class Stop:
+    """True once SIGINT or SIGTERM has asked the program to end."""
+
+    def __init__(self, status: int = 0, seconds: int = 4) -> None:
+        """A program that was stopped ends with `status`, after `seconds` at the latest."""
+        self.status = status
+        self._seconds = seconds
+        self._asked = False
+        signal.signal(signal.SIGALRM, self._end)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        # kafka-python waits without limit for a Kafka that is away.
+        signal.alarm(self._seconds)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        say("stopped while Kafka was busy: what was in hand will be done at the next start")
+        os._exit(self.status)
+
+
+class Kafka:
+    """The way to Kafka: waits for it, makes the topics, says when it is away, gives up in time."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self.stop = stop
+        self.options: dict[str, Any] = {
+            "bootstrap_servers": list(settings.bootstrap_servers),
+            "bootstrap_timeout_ms": 3000,
+            **settings.security,
+        }
+        self._where = ",".join(settings.bootstrap_servers)
+        self._wait = settings.kafka_wait
+        self._away_since: float | None = None
+        self._said = 0.0
+        self._connected = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def connect(self, make: Callable[[ExitStack], T]) -> tuple[T, ExitStack]:
+        """What `make` makes of a Kafka that is there and has our topics, and what closes it.
+
+        Ends the program when it is told to stop, when Kafka has been away for longer than the
+        settings allow, and when Kafka refuses us.
+        """
+        while not self.stop:
+            if self._reachable():
+                with ExitStack() as closing:
+                    closing.callback(self._connected.clear)
+                    try:
+                        self._make_topics()
+                        made = make(closing)
+                    except RetriableError as error:
+                        # A Kafka that has just started answers before it can do all.
+                        self._is_away(text(error), patience=3)
+                    except KafkaError as error:
+                        sys.exit(f"Kafka at {self._where} refuses: {text(error)}")
+                    else:
+                        self._is_there()
+                        self._connected.set()
+                        return made, closing.pop_all()
+            else:
+                self._is_away("nothing listens there")
+            time.sleep(0.5)
+        sys.exit(self.stop.status)
+
+    def _reachable(self) -> bool:
+        for server in self.options["bootstrap_servers"]:
+            host, _, port = server.rpartition(":")
+            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 2):
+                return True
+        return False
+
+    def _make_topics(self) -> None:
+        admin = KafkaAdminClient(**self.options)
+        try:
+            missing = TOPICS.keys() - set(admin.list_topics())
+            if missing:
+                new = {
+                    topic: {"num_partitions": PARTITIONS, "configs": TOPICS[topic]}
+                    for topic in missing
+                }
+                # That another stage makes them at the same time is no error.
+                admin.create_topics(new, raise_errors=False)
+                admin.wait_for_topics(list(missing))
+        finally:
+            admin.close()
+
+    def _watch(self) -> None:
+        """Once connected, kafka-python waits in silence for a Kafka that goes away: speak up."""
+        while True:
+            time.sleep(1)
+            if self._connected.is_set():
+                if self._reachable():
+                    self._is_there()
+                else:
+                    self._is_away("nothing listens there")
+
+    def _is_away(self, reason: str, patience: float = 0) -> None:
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since, self._said = now, now + patience - 5
+        waited = now - self._away_since
+        if waited >= self._wait:
+            say(f"Kafka at {self._where} did not come in {self._wait:g} s: {reason}; start it")
+            os._exit(1)  # from whichever thread, and whatever kafka-python waits for
+        if now - self._said >= 5:
+            self._said = now
+            say(
+                f"Kafka at {self._where} is away ({reason}); "
+                f"waiting for it, {waited:.0f} of {self._wait:g} s"
+            )
+
+    def _is_there(self) -> None:
+        if self._away_since is not None and self._said >= self._away_since:
+            say(f"Kafka at {self._where} is there")
+        self._away_since = None
+
+
+def text(error: KafkaError) -> str:
+    """What Kafka says, in one line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,107 @@
+"""The messages of the three topics: one definition that writes them, checks them and names them.
+
+JSON in UTF-8, with the source as the key, so that each source keeps its order. The fields that
+may be absent are those that a producer other than these stages may not know.
+"""
+
+import re
+from datetime import datetime
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pipeline import Unusable
+
+IMAGES = "images"
+IMAGE_EVENTS = "image-events"
+ALERTS = "alerts"
+DEAD_LETTERS = "dead-letters"
+
+SOURCE = r"[a-z0-9_]{1,64}"
+IMAGE_ID = rf"({SOURCE}-)?[0-9]{{5,9}}"
+
+Source = Annotated[str, Meta(pattern=rf"^({SOURCE})?\Z")]
+ImageId = Annotated[str, Meta(pattern=rf"^{IMAGE_ID}\Z")]
+Number = Annotated[int, Meta(ge=0, lt=10**9)]
+Path = Annotated[str, Meta(min_length=1, max_length=1024)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Time = Annotated[datetime, Meta(tz=True)]
+
+
+def image_id(source: str, number: int) -> str:
+    """`00003`, or `cam1-00003` for the source `cam1`."""
+    return f"{source}-{number:05d}" if source else f"{number:05d}"
+
+
+class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """In `images`: an image is in the image database."""
+
+    image_id: ImageId
+    source: Source
+    number: Number
+    path: Path
+    size: Annotated[int, Meta(ge=0)] | None = None  # bytes
+    sha256: Sha256 | None = None
+    received: Time | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_id != image_id(self.source, self.number):
+            raise ValueError(
+                f"image_id {self.image_id!r} is not that of source {self.source!r} "
+                f"and number {self.number}"
+            )
+
+
+class ImageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """In `image-events`: an image differs from the one before it."""
+
+    event_id: ImageId
+    image_id: ImageId
+    previous_image_id: ImageId
+    path: Path  # of the description
+    difference_path: Path | None = None  # of the difference image
+    sha256: Sha256 | None = None  # of the description
+    l2_norm: float | None = None
+    rms: float | None = None
+    changed_share: float | None = None  # of the pixels, 0 to 1
+    box: tuple[int, int, int, int] | None = None  # left, top, right, bottom, in pixels
+    received: Time | None = None  # when the changed image was
+
+    def __post_init__(self) -> None:
+        if self.event_id != self.image_id:
+            raise ValueError(f"event_id {self.event_id!r} is not image_id {self.image_id!r}")
+
+    @property
+    def source(self) -> str:
+        """The source of both images."""
+        return re.sub("-?[0-9]+$", "", self.image_id)
+
+
+class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """In `alerts`: the interested parties have been told of an image event."""
+
+    event_id: ImageId
+    image_id: ImageId
+    path: Path  # of the alert
+    previous_image_id: ImageId | None = None
+    received: Time | None = None  # when the changed image was
+
+
+Message = ReceivedImage | ImageEvent | Alert
+M = TypeVar("M", ReceivedImage, ImageEvent, Alert)
+
+
+def parse(value: bytes | None, kind: type[M]) -> M:
+    """The message in a record's value. Raises `Unusable` if it is none of this kind."""
+    if value is None:
+        raise Unusable("the message has no value")
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unusable(f"the message is no {kind.__name__}: {error}") from error
+
+
+def dump(message: Message) -> bytes:
+    """The record value that `parse` reads back."""
+    return msgspec.json.encode(message)

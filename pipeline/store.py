@@ -1,0 +1,153 @@
+"""The mock databases: directories of whole files, and the copies that write to them."""
+
+import fcntl
+import hashlib
+import itertools
+import os
+import re
+import socket
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from pipeline import Unusable
+
+IMAGE_ORIGINAL = "image_original"
+IMAGE_DATABASE = "image_database"
+IMAGE_EVENT_DATABASE = "image_event_database"
+IMAGE_EVENT_ALERTS = "image_event_alerts"
+
+MAX_BYTES = 256 * 2**20  # a file that is larger is no image
+
+
+class Copy:
+    """One running copy of a program, under a name that no other living copy has.
+
+    The name is the same again after a restart, so that Kafka knows the restarted copy for the
+    dead one: program, host, and the lowest number that is free. A number is held by a locked
+    file, which the operating system unlocks when the process ends, however it ends. `scope`
+    keeps apart those who can't meet, such as pipelines with other brokers.
+    """
+
+    def __init__(self, program: str, scope: str, most: int | None = None) -> None:
+        """Take a number; with `most` copies running already, end with a line that says so."""
+        host = re.sub(r"[^a-zA-Z0-9._-]", "-", socket.gethostname())
+        key = hashlib.sha256(scope.encode()).hexdigest()[:16]
+        locks = Path(tempfile.gettempdir(), f"image-pipeline-{os.getuid()}")
+        locks.mkdir(mode=0o700, exist_ok=True)
+        for number in itertools.count():
+            if number == most:
+                sys.exit(f"{program} is running for {scope} already; wait until it has ended")
+            self._lock: IO[str] = (locks / f"{program}-{key}-{number}.lock").open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                continue
+            break
+        self.name = f"{program}-{host}-{number}"
+
+
+class Database:
+    """A directory of files that appear whole or not at all. Paths are relative to the data's."""
+
+    def __init__(self, data: Path, name: str, copy: Copy | None = None) -> None:
+        """Only with a `copy` it can be written; what a dead copy of that name left goes."""
+        self.data = data
+        self.name = name
+        self.directory = data / name
+        self._part_suffix = f".{copy.name}.part" if copy else ""
+        if copy:
+            try:
+                self.directory.mkdir(exist_ok=True)
+                for part in self.directory.glob(f".*{self._part_suffix}"):
+                    part.unlink()
+                (self.directory / f".probe{self._part_suffix}").touch()
+                (self.directory / f".probe{self._part_suffix}").unlink()
+            except OSError as error:
+                sys.exit(f"cannot write to {self.directory}: {_reason(error)}; make it writable")
+
+    def path(self, name: str) -> str:
+        """What messages call this file."""
+        return f"{self.name}/{name}"
+
+    def write(self, name: str, content: bytes) -> str:
+        """Put a file in place, safe from a crash, and return its path.
+
+        Ends the program with one line when that fails, as on a full disk: what isn't committed
+        to Kafka by then is done again at the next start.
+        """
+        part = self.directory / f".{name}{self._part_suffix}"
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.directory / name)
+            self._sync()
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            sys.exit(
+                f"cannot write {self.directory / name}: {_reason(error)}; mend that and start "
+                "again: what was in hand will be done then"
+            )
+        return self.path(name)
+
+    def remove(self, name: str) -> None:
+        """Take a file away, if it is there, safe from a crash."""
+        (self.directory / name).unlink(missing_ok=True)
+        self._sync()
+
+    def read(self, path: str, sha256: str | None = None) -> bytes:
+        """A file's bytes, by the path and, if known, the SHA-256 that a message gives.
+
+        Raises `Unusable` if it isn't that file, or none in this directory, links resolved. A
+        fault that may pass, such as a permission, ends the program with one line.
+        """
+        try:
+            target = (self.data / path).resolve()
+            if not target.is_relative_to(self.directory.resolve()):
+                raise Unusable(f"{path!r} is not in {self.name}")
+            # Without O_NONBLOCK a named pipe would keep us here for ever.
+            with open(target, "rb", opener=lambda p, f: os.open(p, f | os.O_NONBLOCK)) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise Unusable(f"{path} is no regular file")
+                if status.st_size > MAX_BYTES:
+                    raise Unusable(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}")
+                content = file.read(MAX_BYTES)
+            if sha256 not in (None, digest(content)):
+                raise Unusable(f"{path} has other bytes than when it was stored")
+            return content
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise Unusable(f"{path} is not there") from error
+        except (ValueError, RuntimeError) as error:  # a NUL in the path, a loop of links
+            raise Unusable(f"{path!r} is no path: {error}") from error
+        except OSError as error:
+            sys.exit(f"cannot read {self.data / path}: {_reason(error)}; mend that and start again")
+
+    def numbers(self, source: str) -> list[int]:
+        """The numbers of the images of this source, in order."""
+        prefix = f"{source}-" if source else ""
+        name = re.compile(rf"{re.escape(prefix)}([0-9]{{5,9}})\.jpg")
+        matches = map(name.fullmatch, os.listdir(self.directory))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def _sync(self) -> None:
+        """Make renames in the directory outlast a power cut."""
+        directory = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def digest(content: bytes) -> str:
+    """The SHA-256 of these bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,236 @@
+"""Records in, transactions out: what the stages need of Kafka.
+
+A stage takes a batch of records, puts its files in place, and then commits: its messages and the
+records' offsets become true together, in one transaction, or not at all. Nothing is sent before
+that, so whatever goes wrong, the batch is taken again from its beginning.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from kafka import (
+    ConsumerGroupMetadata,
+    KafkaConsumer,
+    KafkaProducer,
+    OffsetAndMetadata,
+    TopicPartition,
+)
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.coordinator.base import MemberState
+from kafka.errors import KafkaError
+
+from pipeline import Unusable, say
+from pipeline.connection import Kafka, Stop, text
+from pipeline.messages import DEAD_LETTERS, Message, ReceivedImage, dump
+from pipeline.settings import Settings
+from pipeline.store import Copy
+
+BATCH = 50  # records at most; a transaction costs about 20 ms however many it holds
+JOIN_SECONDS = 15.0  # a join that takes longer is lost
+
+
+class Batch:
+    """Records to take, and what comes of them, up to the commit."""
+
+    def __init__(self, stage: "Stage", consumer: KafkaConsumer, producer: KafkaProducer) -> None:
+        self.committed = False
+        self._stage = stage
+        self._consumer = consumer
+        self._producer = producer
+        # kafka-python loses a join to the group for good when a poll of under 500 ms interrupts it.
+        polled = consumer.poll(timeout_ms=500, max_records=BATCH)
+        self.records = [record for records in polled.values() for record in records]
+        self._offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        self._outgoing: list[dict[str, Any]] = []
+        self._lines: list[str] = []
+
+    def __iter__(self) -> Iterator[ConsumerRecord]:
+        """The records, in order; fewer when the program is told to stop."""
+        for record in self.records:
+            if self._stage.kafka.stop:
+                return
+            partition = TopicPartition(record.topic, record.partition)
+            self._offsets[partition] = OffsetAndMetadata(record.offset + 1, "", -1)
+            yield record
+
+    def publish(self, topic: str, source: str, message: Message) -> None:
+        """Send this message with the commit."""
+        self._outgoing.append(outgoing_message(topic, source, message))
+
+    def set_aside(self, record: ConsumerRecord, reason: Unusable) -> None:
+        """Send this record to the dead letters with the commit, as it came, and say so."""
+        about = {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "stage": self._stage.name,
+            "exception.class.name": type(reason).__name__,
+            "exception.message": reason,
+        }
+        headers = [
+            (f"__connect.errors.{name}", str(value).encode()) for name, value in about.items()
+        ]
+        # kafka-python reads nulls that it can't write: in a header, and both in key and value.
+        came = [(name, value or b"") for name, value in record.headers]
+        value = b"" if record.key is None and record.value is None else record.value
+        self._outgoing.append(
+            {"topic": DEAD_LETTERS, "key": record.key, "value": value, "headers": came + headers}
+        )
+        self.tell(f"set aside  {record.topic}[{record.partition}] {record.offset}: {reason}")
+
+    def tell(self, line: str) -> None:
+        """Say this line once it has become true, with the commit."""
+        self._lines.append(line)
+
+    def commit(self) -> None:
+        """Make the messages and the records' offsets true together.
+
+        If Kafka doesn't let us, it says so, and the stage takes the records again.
+        """
+        try:
+            if self._offsets:
+                group = self._consumer.group_metadata()
+                transact(self._producer, self._outgoing, self._offsets, group)
+        except KafkaError as error:
+            say(f"Kafka did not commit: {text(error)}; trying again")
+            return
+        for line in self._lines:
+            say(line)
+        self.committed = True
+
+
+class Stage:
+    """A program's place in the pipeline: takes a topic's records, shared with its other copies."""
+
+    def __init__(self, settings: Settings, name: str, topic: str) -> None:
+        self.name = name
+        self.topic = topic
+        self.copy = Copy(name, "-".join(settings.bootstrap_servers))
+        self.kafka = Kafka(settings, Stop())
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches of records, each from where the last commit ended, until told to stop."""
+        while not self.kafka.stop:
+            (consumer, producer), closing = self.kafka.connect(self._join)
+            with closing:
+                try:
+                    yield from self._batches(consumer, producer)
+                except KafkaError as error:
+                    say(f"Kafka: {text(error)}; connecting again")
+
+    def _join(self, closing: ExitStack) -> tuple[KafkaConsumer, KafkaProducer]:
+        producer = transactional_producer(self.kafka, self.copy.name, closing)
+        consumer = KafkaConsumer(
+            self.topic,
+            **self.kafka.options,
+            group_id=self.name,
+            # Static membership: a copy that starts again takes up its partitions at once.
+            group_instance_id=self.copy.name,
+            session_timeout_ms=10_000,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        closing.callback(consumer.close, autocommit=False, timeout_ms=1000)
+        return consumer, producer
+
+    def _batches(self, consumer: KafkaConsumer, producer: KafkaProducer) -> Iterator[Batch]:
+        """Batches until one isn't committed, or the group hasn't let us in for a while."""
+        joined = time.monotonic()
+        while not self.kafka.stop and time.monotonic() - joined < JOIN_SECONDS:
+            batch = Batch(self, consumer, producer)
+            if batch.records:
+                yield batch
+                if not batch.committed:
+                    return
+            if consumer.group_metadata().state == MemberState.STABLE:
+                joined = time.monotonic()
+
+
+class Publisher:
+    """Publishes what no topic asked for, once, however often Kafka or the program fails.
+
+    With each batch goes, in one transaction, its name: as the metadata of an offset that nobody
+    reads from. So after a failure Kafka itself says which batch was the last to become true.
+    """
+
+    def __init__(self, settings: Settings, name: str, stop: Stop) -> None:
+        """Whatever had this name before can't publish any more."""
+        self._name = name
+        self._kafka = Kafka(settings, stop)
+        self._closing = ExitStack()
+        self._connect()
+
+    def _connect(self) -> None:
+        self.close()
+        self._producer, self._closing = self._kafka.connect(
+            lambda closing: transactional_producer(self._kafka, self._name, closing)
+        )
+
+    def publish(self, topic: str, batch: str, messages: Sequence[ReceivedImage]) -> None:
+        """Publish the batch of this name, and return once Kafka has acknowledged it."""
+        marker = {TopicPartition(topic, 0): OffsetAndMetadata(0, batch, -1)}
+        outgoing = [outgoing_message(topic, one.source, one) for one in messages]
+        while True:
+            try:
+                transact(self._producer, outgoing, marker, self._name)
+                return
+            except KafkaError as error:
+                say(f"Kafka did not commit: {text(error)}; connecting again")
+                self._connect()
+                if self.published(topic, batch):
+                    return
+
+    def published(self, topic: str, batch: str) -> bool:
+        """Whether this batch is the last one that was published."""
+        consumer = KafkaConsumer(**self._kafka.options, group_id=self._name)
+        try:
+            marker = consumer.committed(TopicPartition(topic, 0), metadata=True)
+        finally:
+            consumer.close(autocommit=False, timeout_ms=1000)
+        return marker is not None and marker.metadata == batch
+
+    def close(self) -> None:
+        """Leave Kafka."""
+        self._closing.close()
+
+
+def transact(
+    producer: KafkaProducer,
+    outgoing: Sequence[Mapping[str, Any]],
+    offsets: Mapping[TopicPartition, OffsetAndMetadata],
+    group: ConsumerGroupMetadata | str,
+) -> None:
+    """Send the messages and commit the group's offsets, in one transaction."""
+    producer.begin_transaction()
+    for message in outgoing:
+        producer.send(**message)
+    producer.send_offsets_to_transaction(offsets, group)
+    producer.commit_transaction()
+
+
+def outgoing_message(topic: str, source: str, message: Message) -> dict[str, Any]:
+    """A message as kafka-python sends it; the key keeps each source in order."""
+    return {"topic": topic, "key": source.encode(), "value": dump(message)}
+
+
+def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:
+    """A producer for transactions; an earlier one of this name can't publish any more."""
+    producer = KafkaProducer(
+        **kafka.options,
+        transactional_id=name,
+        transaction_timeout_ms=30_000,
+        max_block_ms=10_000,
+        compression_type="gzip",  # a compressed message may be too large to set aside otherwise
+        max_request_size=32 * 2**20,
+    )
+
+    def close() -> None:
+        with suppress(KafkaError):  # raised when Kafka is away; then there is nothing to close
+            producer.close(1)
+
+    closing.callback(close)
+    producer.init_transactions()
+    return producer

@@ -1,0 +1,212 @@
+"""Run the whole pipeline once: the three programs as processes, until each image went all the way.
+
+    ./run_pipeline.sh [options of image_receiving.py, such as --count 100 or --source cam1]
+
+Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names; without it, an embedded one is started, which
+keeps its topics in .kafka beside the image_* directories. What an earlier run left is finished.
+Ends with 0 when nothing was lost or set aside. Ctrl-C stops everything; the next run goes on.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+
+import embedded_kafka
+import image_receiving
+from pipeline import say
+from pipeline.connection import Kafka, Stop
+from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, parse
+from pipeline.settings import Settings
+
+HERE = Path(__file__).resolve().parent
+COLOURS = {"image_receiving": 36, "image_analysis": 33, "image_event_alert": 35}
+# Which program takes which topic; its group has its name.
+TAKERS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
+
+
+class Program:
+    """One of the three programs, its lines on our terminal behind its name."""
+
+    def __init__(self, name: str, arguments: Sequence[str] = ()) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", HERE / f"{name}.py", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        label = f"{self.name:17} |"
+        if sys.stdout.isatty():
+            label = f"\033[{COLOURS[self.name]}m{label}\033[0m"
+        for line in self.process.stdout or ():
+            say(f"{label} {line.rstrip()}")
+
+    def stop(self) -> None:
+        """End it as Ctrl-C would, by force if it doesn't, and print its last lines."""
+        self.process.terminate()
+        try:
+            self.process.wait(6)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self._reader.join(1)
+
+
+class Ledger:
+    """What went through the topics since the run began, and what was waiting in them then."""
+
+    def __init__(self, kafka: Kafka, closing: ExitStack) -> None:
+        self.records: dict[str, list[ConsumerRecord]] = {
+            topic: [] for topic in (IMAGES, IMAGE_EVENTS, ALERTS, DEAD_LETTERS)
+        }
+        self._admin = KafkaAdminClient(**kafka.options)
+        closing.callback(self._admin.close)
+        self._consumer = KafkaConsumer(**kafka.options, isolation_level="read_committed")
+        closing.callback(self._consumer.close)
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in self.records
+            for number in self._consumer.partitions_for_topic(topic)
+        ]
+        self.began = self._consumer.end_offsets(partitions)
+        oldest = self._consumer.beginning_offsets(partitions)
+        self._consumer.assign(partitions)
+        for partition in partitions:
+            taker = TAKERS.get(partition.topic)
+            taken = self._committed(taker).get(partition, oldest[partition]) if taker else None
+            self._consumer.seek(partition, self.began[partition] if taken is None else taken)
+
+    def _committed(self, group: str) -> dict[TopicPartition, int]:
+        offsets = self._admin.list_group_offsets([group]).get(group, {})
+        return {partition: one.offset for partition, one in offsets.items() if one.offset >= 0}
+
+    def read(self) -> None:
+        """Take in what has come to the topics."""
+        for partition, records in self._consumer.poll(timeout_ms=200).items():
+            self.records[partition.topic].extend(records)
+
+    def is_settled(self) -> bool:
+        """Whether all that is in the topics has been taken, and what came of it read here."""
+        for topic, records in self.records.items():
+            ends = self._consumer.end_offsets(
+                [one for one in self._consumer.assignment() if one.topic == topic]
+            )
+            if any(self._consumer.position(partition) < end for partition, end in ends.items()):
+                return False
+            if topic in TAKERS:
+                committed = self._committed(TAKERS[topic])
+                for record in records:
+                    partition = TopicPartition(record.topic, record.partition)
+                    if committed.get(partition, 0) <= record.offset:
+                        return False
+        return True
+
+    def summary(self) -> tuple[str, bool]:
+        """The table for people, and whether every image of this run went all the way."""
+        images, events, alerts, dead = self.records.values()
+        left = sum(self._is_older(one.topic, one.partition, one.offset) for one in images)
+        waits = [
+            record.timestamp / 1000 - alert.received.timestamp()
+            for record in alerts
+            if (alert := parse(record.value, Alert)).received
+        ]
+        rows = {
+            "images": f"{len(images)}" + (f" ({left} from a run before)" if left else ""),
+            "image events": f"{len(events)}",
+            "alerts": f"{len(alerts)}",
+            "dead letters": f"{len(dead)}",
+        }
+        if waits:
+            middle, most = statistics.median(waits), max(waits)
+            rows["received to alert"] = f"{middle:.3f} s median, {most:.3f} s at most"
+        table = "\n".join(f"  {name:18} {value}" for name, value in rows.items())
+        set_aside = [one for one in dead if not self._is_older(*_origin(one))]
+        alerts_due = len(events) - sum(_origin(one)[0] == IMAGE_EVENTS for one in dead)
+        return table, not set_aside and len(alerts) == alerts_due
+
+    def _is_older(self, topic: str, partition: int, offset: int) -> bool:
+        return bool(offset < self.began.get(TopicPartition(topic, partition), 0))
+
+
+def _origin(dead_letter: ConsumerRecord) -> tuple[str, int, int]:
+    headers = dict(dead_letter.headers)
+    topic, partition, offset = (
+        headers[f"__connect.errors.{name}"].decode() for name in ("topic", "partition", "offset")
+    )
+    return topic, int(partition), int(offset)
+
+
+def main() -> None:
+    """Run the pipeline and end with its exit status."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        sys.exit()
+    options, settings = image_receiving.read_arguments()
+    with ExitStack() as closing:
+        if not (options.bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS")):
+            try:
+                broker = embedded_kafka.start(settings.data / ".kafka")
+            except embedded_kafka.KafkaStartError as error:
+                sys.exit(f"run_pipeline: {error}")
+            except KeyboardInterrupt:
+                sys.exit(130)
+            closing.callback(broker.stop)
+            os.environ["KAFKA_BOOTSTRAP_SERVERS"] = broker.bootstrap_servers
+            _, settings = image_receiving.read_arguments()
+            say(f"run_pipeline: embedded Kafka, topics in {settings.data / '.kafka'}")
+        status = run(settings, closing)
+    sys.exit(status)
+
+
+def run(settings: Settings, closing: ExitStack) -> int:
+    """Run the programs until they are done or one fails; the exit status."""
+    stop = Stop(status=130, seconds=20)
+    kafka = Kafka(settings, stop)
+    ledger, closing_ledger = kafka.connect(lambda inner: Ledger(kafka, inner))
+    closing.push(closing_ledger)
+    os.environ["KAFKA_BOOTSTRAP_SERVERS"] = ",".join(settings.bootstrap_servers)
+    os.environ["PIPELINE_DATA"] = str(settings.data)
+    os.environ["KAFKA_WAIT"] = str(settings.kafka_wait)
+    programs = []
+    for name in ("image_event_alert", "image_analysis", "image_receiving"):
+        programs.append(Program(name, sys.argv[1:] if name == "image_receiving" else ()))
+        closing.callback(programs[-1].stop)
+    receiving = programs[-1]
+    while not stop:
+        ledger.read()
+        for program in programs:
+            status = program.process.poll()
+            if status and not stop:
+                say(f"run_pipeline: {program.name} ended with status {status}; stopping")
+                return status if status > 0 else 1
+        if receiving.process.poll() == 0 and ledger.is_settled():
+            break
+    if stop:
+        say("run_pipeline: stopping; the next run goes on from here")
+        return stop.status
+    for program in programs:
+        program.process.terminate()
+    for program in programs:
+        program.stop()
+    table, complete = ledger.summary()
+    say(f"\n{table}\n")
+    if not complete:
+        say("run_pipeline: not every image went all the way; the lines above say which and why")
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    main()

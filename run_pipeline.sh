@@ -1,0 +1,6 @@
+#!/bin/sh
+# Run the whole pipeline once. On a machine with Python 3.11 or newer and nothing else, this sets up
+# all that is missing. run_pipeline.py is what it runs; --help says more.
+set -eu
+here=$(dirname -- "$(readlink -f -- "$0")")
+exec "$here/tools/python.sh" "$here/tools/in_venv.py" requirements.txt "$here/run_pipeline.py" "$@"
