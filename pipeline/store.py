@@ -58,6 +58,7 @@ class Database:
         self.data = data
         self.name = name
         self.directory = data / name
+        self._copy = copy  # which holds its lock for as long as it is kept
         self._part_suffix = f".{copy.name}.part" if copy else ""
         if copy:
             try:

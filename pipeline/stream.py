@@ -5,9 +5,10 @@ records' offsets become true together, in one transaction, or not at all. Nothin
 that, so whatever goes wrong, the batch is taken again from its beginning.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 from kafka import (
@@ -19,7 +20,7 @@ from kafka import (
 )
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.base import MemberState
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop, text
@@ -28,7 +29,8 @@ from pipeline.settings import Settings
 from pipeline.store import Copy
 
 BATCH = 50  # records at most; a transaction costs about 20 ms however many it holds
-JOIN_SECONDS = 15.0  # a join that takes longer is lost
+TRANSACTION_SECONDS = 10  # Kafka gives a transaction a little more
+JOIN_SECONDS = 15  # a join that takes longer is lost
 
 
 class Batch:
@@ -187,7 +189,7 @@ class Publisher:
         """Whether this batch is the last one that was published."""
         consumer = KafkaConsumer(**self._kafka.options, group_id=self._name)
         try:
-            marker = consumer.committed(TopicPartition(topic, 0), metadata=True)
+            marker = consumer.committed(TopicPartition(topic, 0), metadata=True, timeout_ms=10_000)
         finally:
             consumer.close(autocommit=False, timeout_ms=1000)
         return marker is not None and marker.metadata == batch
@@ -203,12 +205,32 @@ def transact(
     offsets: Mapping[TopicPartition, OffsetAndMetadata],
     group: ConsumerGroupMetadata | str,
 ) -> None:
-    """Send the messages and commit the group's offsets, in one transaction."""
-    producer.begin_transaction()
-    for message in outgoing:
-        producer.send(**message)
-    producer.send_offsets_to_transaction(offsets, group)
-    producer.commit_transaction()
+    """Send the messages and commit the group's offsets, in one transaction.
+
+    Raises `KafkaError`; whether the transaction is true then, only a new producer can tell.
+    """
+
+    def run() -> None:
+        try:
+            producer.begin_transaction()
+            for message in outgoing:
+                producer.send(**message)
+            producer.send_offsets_to_transaction(offsets, group)
+            producer.commit_transaction()
+        except KafkaError as error:
+            outcome.append(error)
+        else:
+            outcome.append(None)
+
+    # kafka-python waits for ever when a broker dies at the wrong moment, even once it is back.
+    outcome: list[KafkaError | None] = []
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(TRANSACTION_SECONDS)
+    if not outcome:
+        raise KafkaTimeoutError(f"no answer to a transaction in {TRANSACTION_SECONDS} s")
+    if outcome[0]:
+        raise outcome[0]
 
 
 def outgoing_message(topic: str, source: str, message: Message) -> dict[str, Any]:
@@ -221,15 +243,17 @@ def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> Kafka
     producer = KafkaProducer(
         **kafka.options,
         transactional_id=name,
-        transaction_timeout_ms=30_000,
+        transaction_timeout_ms=(TRANSACTION_SECONDS + 10) * 1000,
         max_block_ms=10_000,
         compression_type="gzip",  # a compressed message may be too large to set aside otherwise
         max_request_size=32 * 2**20,
     )
 
     def close() -> None:
-        with suppress(KafkaError):  # raised when Kafka is away; then there is nothing to close
+        try:
             producer.close(1)
+        except KafkaError:  # as when Kafka is away; then close() leaves its thread behind
+            producer._sender.force_close()
 
     closing.callback(close)
     producer.init_transactions()

@@ -1,0 +1,278 @@
+"""The Kafka that the tests run on, and the programs as the tests run them: real ones, as processes.
+
+`--broker` says which Kafka: `docker` builds our image and runs it, `embedded` starts the embedded
+one, HOST:PORT is one of yours (its four topics are deleted before each test!), and `auto` takes
+`docker` where a Docker engine answers and `embedded` otherwise.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+
+import embedded_kafka
+
+HERE = Path(__file__).resolve().parents[1]
+TOPICS = ("images", "image-events", "alerts", "dead-letters")
+IMAGE = "pipeline_image"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--broker", default="auto", help="auto, docker, embedded or HOST:PORT")
+
+
+def docker_answers() -> bool:
+    """Whether there is a Docker engine to talk to."""
+    if not shutil.which("docker"):
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    chosen = config.getoption("--broker")
+    why = "as --broker says"
+    if chosen == "auto":
+        chosen = "docker" if docker_answers() else "embedded"
+        why = "a Docker engine answers" if chosen == "docker" else "no Docker engine answers"
+    elif chosen == "docker" and not docker_answers():
+        raise pytest.UsageError("--broker=docker, but no Docker engine answers; start one")
+    elif chosen not in ("docker", "embedded") and not re.fullmatch(r"[^:]+:\d+", chosen):
+        raise pytest.UsageError(f"--broker={chosen} is none of auto, docker, embedded, HOST:PORT")
+    config.stash[BROKER] = chosen
+    config.stash[WHY] = why
+    config.addinivalue_line("markers", "docker: needs a Docker engine; runs with --broker=docker")
+
+
+BROKER = pytest.StashKey[str]()
+WHY = pytest.StashKey[str]()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    header = f"Kafka: {config.stash[BROKER]} ({config.stash[WHY]})"
+    if config.stash[BROKER] != "docker":
+        header += "; the tests of the container are left out, --broker=docker runs them"
+    return header
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.stash[BROKER] != "docker":
+        out = [item for item in items if item.get_closest_marker("docker")]
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Wait for the condition, and fail with what was waited for if it doesn't come."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """Our Docker image, built."""
+    subprocess.run(["docker", "build", "--quiet", "-t", IMAGE, HERE], check=True)
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def bootstrap_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Where the Kafka of this session is."""
+    chosen = request.config.stash[BROKER]
+    if chosen == "embedded":
+        directory = tmp_path_factory.mktemp("kafka")
+        broker = embedded_kafka.start(directory, embedded_kafka.free_port())
+        yield broker.bootstrap_servers
+        broker.stop()
+    elif chosen == "docker":
+        name = request.getfixturevalue("image")
+        port = str(embedded_kafka.free_port())
+        command = ["python", "-P", "-m", "embedded_kafka", "--listen", "0.0.0.0"]  # noqa: S104
+        command += ["--directory", "/var/lib/kafka", "--port", port]
+        run = ["docker", "run", "--rm", "--detach", "-p", f"127.0.0.1:{port}:{port}", name]
+        started = subprocess.run([*run, *command], check=True, capture_output=True, text=True)
+        yield f"localhost:{port}"
+        subprocess.run(["docker", "stop", started.stdout.strip()], check=True, capture_output=True)
+    else:
+        yield chosen
+
+
+class Program:
+    """A program that runs, and the lines that it has printed."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        with self.process.stdout as output:
+            self.lines.extend(line.rstrip("\n") for line in output)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+    def says(self, pattern: str, seconds: float = 30) -> str:
+        """Wait for a line that has this pattern, and return it."""
+        found: list[str] = []
+
+        def look() -> bool:
+            found.extend(line for line in self.lines if re.search(pattern, line))
+            if not found and self.process.poll() is not None:
+                self._reader.join()
+                assert re.search(pattern, str(self)), f"ended without {pattern!r}:\n{self}"
+            return bool(found)
+
+        until(look, f"{pattern!r} in:\n{self}", seconds)
+        return found[0]
+
+    def ends(self, seconds: float = 30) -> int:
+        """Wait until it ends, and return its exit status."""
+        status = self.process.wait(seconds)
+        self._reader.join()
+        return status
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send it a signal; its exit status, which must come within 5 seconds."""
+        self.process.send_signal(number)
+        return self.ends(5)
+
+
+class Pipeline:
+    """The three programs on a data directory and a Kafka of their own."""
+
+    def __init__(self, data: Path, bootstrap_servers: str) -> None:
+        self.data = data
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("KAFKA_")},
+            "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+            "PIPELINE_DATA": str(data),
+            "KAFKA_WAIT": "20",
+        }
+        self.bootstrap_servers = bootstrap_servers
+        self.started: list[Program] = []
+
+    def start(self, program: str, *arguments: str, **environment: str) -> Program:
+        """Start one of our programs, or a command."""
+        command = [sys.executable, HERE / program] if program.endswith(".py") else [program]
+        process = subprocess.Popen(
+            [*command, *arguments],
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.data,
+        )
+        self.started.append(Program(process))
+        return self.started[-1]
+
+    def receive(self, *arguments: str) -> Program:
+        """Run image_receiving.py to its end."""
+        program = self.start("image_receiving.py", *arguments)
+        assert program.ends() == 0, program
+        return program
+
+    def close(self) -> None:
+        """Kill whatever still runs."""
+        for program in self.started:
+            if program.process.poll() is None:
+                program.process.kill()
+            program.ends()
+
+    def put(self, topic: str, value: bytes | None, key: bytes | None = b"") -> None:
+        """Publish what is given, as another program would."""
+        self.wait_for_topics()
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap_servers)
+        producer.send(topic, value, key).get(10)
+        producer.close()
+
+    def wait_for_topics(self) -> None:
+        """Wait until one of the programs has made the topics."""
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        until(lambda: set(TOPICS) <= set(admin.list_topics()), "the topics")
+        admin.wait_for_topics(list(TOPICS))
+        admin.close()
+
+    def records(self, topic: str) -> list[ConsumerRecord]:
+        """All that readers of committed messages see in a topic now, by partition, in order."""
+        with ExitStack() as closing:
+            consumer = KafkaConsumer(
+                bootstrap_servers=self.bootstrap_servers, isolation_level="read_committed"
+            )
+            closing.callback(consumer.close)
+            numbers = consumer.partitions_for_topic(topic) or ()
+            partitions = [TopicPartition(topic, number) for number in numbers]
+            consumer.assign(partitions)
+            consumer.seek_to_beginning(*partitions)
+            ends = consumer.end_offsets(partitions)
+            found: list[ConsumerRecord] = []
+            while any(consumer.position(partition) < end for partition, end in ends.items()):
+                for records in consumer.poll(timeout_ms=500).values():
+                    found.extend(records)
+        return found
+
+    def ids(self, topic: str) -> list[str]:
+        """The image ids of a topic's messages, sorted; twice what is there twice."""
+        return sorted(msgspec.json.decode(one.value)["image_id"] for one in self.records(topic))
+
+    def waits_for(self, topic: str, count: int, seconds: float = 60) -> list[ConsumerRecord]:
+        """Wait until the topic has as many messages."""
+        until(lambda: len(self.records(topic)) >= count, f"{count} in {topic}", seconds)
+        return self.records(topic)
+
+    def files(self, directory: str) -> list[str]:
+        """The names in one of the data directories, hidden ones too."""
+        return sorted(os.listdir(self.data / directory))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with the original image and empty databases."""
+    shutil.copytree(HERE / "image_original", tmp_path / "data" / "image_original")
+    for name in ("image_database", "image_event_database", "image_event_alerts"):
+        (tmp_path / "data" / name).mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def pipeline(data: Path, bootstrap_servers: str) -> Iterator[Pipeline]:
+    """The pipeline with nothing running, on a Kafka without topics of ours."""
+    delete_topics(bootstrap_servers)
+    pipeline = Pipeline(data, bootstrap_servers)
+    yield pipeline
+    pipeline.close()
+
+
+def delete_topics(bootstrap_servers: str) -> None:
+    """Delete the four topics, and with them what the groups have committed."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers)
+            break
+        except Exception:
+            assert time.monotonic() < end, f"no Kafka at {bootstrap_servers}"
+            time.sleep(0.2)
+    there = set(admin.list_topics()) & set(TOPICS)
+    if there:
+        admin.delete_topics(list(there))
+        until(lambda: not set(admin.list_topics()) & set(TOPICS), "topics deleted")
+    admin.close()

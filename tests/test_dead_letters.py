@@ -1,0 +1,173 @@
+"""What can't be used is set aside with its reason, and the next one goes on."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import Pipeline
+from kafka.consumer.fetcher import ConsumerRecord
+
+GOOD = {"image_id": "00000", "source": "", "number": 0, "path": "image_database/00000.jpg"}
+
+
+def message(**fields: object) -> bytes:
+    """An `images` message with the fields that the contract fixes, some of them changed."""
+    return msgspec.json.encode(GOOD | fields)
+
+
+def header(record: ConsumerRecord, name: str) -> str:
+    """What a dead letter says about where it comes from and why."""
+    value = dict(record.headers)[f"__connect.errors.{name}"]
+    assert isinstance(value, bytes)
+    return value.decode()
+
+
+@pytest.fixture
+def analysis(pipeline: Pipeline) -> Pipeline:
+    """A pipeline in which only the analysis runs, and image 00000 is stored."""
+    original = (pipeline.data / "image_original" / "original_image.jpg").read_bytes()
+    (pipeline.data / "image_database" / "00000.jpg").write_bytes(original)
+    pipeline.start("image_analysis.py")
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        pytest.param(b"", "truncated", id="nothing"),
+        pytest.param(None, "no value", id="a null"),
+        pytest.param(b"\xff\xfe rubbish", "malformed", id="no JSON"),
+        pytest.param(b'{"image_id": "00000"', "truncated", id="half"),
+        pytest.param(b"[" * 100_000, "no ReceivedImage", id="too deep"),
+        pytest.param(b"[]", "object", id="no object"),
+        pytest.param(b"{}", "image_id", id="no fields"),
+        pytest.param(message(number="0"), "number", id="a number in quotes"),
+        pytest.param(message(number=-1), "number", id="a negative number"),
+        pytest.param(message(number=1), "'00000' is not that of", id="another number"),
+        pytest.param(message(source="cam1"), "'00000' is not that of", id="another source"),
+        pytest.param(message(source="Cam/1"), "source", id="a source with a slash"),
+        pytest.param(message(image_id="../00000"), "image_id", id="an id with a path"),
+        pytest.param(message(image_id="00000\n"), "image_id", id="an id with a line's end"),
+        pytest.param(message(path="image_database/00009.jpg"), "is not there", id="no file"),
+        pytest.param(message(path="image_database"), "is not", id="a directory"),
+        pytest.param(message(path="/etc/hostname"), "not in image_database", id="absolute"),
+        pytest.param(
+            message(path="image_database/../../x.jpg"), "not in image_database", id="dots"
+        ),
+        pytest.param(
+            message(path="image_original/original_image.jpg"),
+            "not in image_database",
+            id="another directory",
+        ),
+        pytest.param(message(path="image_database/a\0b"), "no path", id="a NUL"),
+        pytest.param(message(sha256="0" * 64), "has other bytes", id="other bytes"),
+    ],
+)
+def test_a_message_that_makes_no_sense(analysis: Pipeline, value: bytes | None, reason: str) -> None:
+    """It goes to the dead letters as it came, says why, and the next message is analysed."""
+    analysis.put("images", value, key=b"some key")
+    analysis.put("images", message(), key=b"some key")
+    stage = analysis.started[0]
+    stage.says(r"^00000  first image")
+    assert "Traceback" not in str(stage)
+    (letter,) = analysis.records("dead-letters")
+    assert letter.value == value
+    assert letter.key == b"some key"
+    (record,) = [one for one in analysis.records("images") if one.value == value]
+    assert header(letter, "topic") == "images"
+    assert header(letter, "partition") == str(record.partition)
+    assert header(letter, "offset") == str(record.offset)
+    assert header(letter, "stage") == "image_analysis"
+    assert reason in header(letter, "exception.message")
+    line = stage.says("^set aside  ")
+    assert reason in line
+
+
+def rubbish(path: Path) -> None:
+    path.write_bytes(b"this is no image")
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.with_name("00000.jpg").read_bytes()[:100_000])
+
+
+def link(path: Path) -> None:
+    path.symlink_to("/etc/hostname")
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def empty(path: Path) -> None:
+    path.touch()
+
+
+@pytest.mark.parametrize("make", [rubbish, truncated, link, loop, pipe, empty])
+def test_a_file_that_is_no_image(analysis: Pipeline, make: object) -> None:
+    """It is set aside, and the image after it is compared with the one before it."""
+    assert callable(make)
+    make(analysis.data / "image_database" / "00001.jpg")
+    original = (analysis.data / "image_database" / "00000.jpg").read_bytes()
+    (analysis.data / "image_database" / "00002.jpg").write_bytes(original)
+    for number in range(3):
+        name = f"{number:05d}"
+        path = f"image_database/{name}.jpg"
+        analysis.put("images", message(image_id=name, number=number, path=path))
+    analysis.started[0].says("^00002  unchanged")
+    (letter,) = analysis.records("dead-letters")
+    assert b"00001" in letter.value
+    assert "image_database/00001.jpg" in header(letter, "exception.message")
+
+
+def test_what_a_reset_took_away_is_set_aside(pipeline: Pipeline) -> None:
+    """Messages from before a reset aren't analysed with the files from after it."""
+    pipeline.receive("--count", "5")
+    for path in (pipeline.data / "image_database").iterdir():
+        path.unlink()
+    pipeline.receive("--count", "3")
+    stage = pipeline.start("image_analysis.py")
+    stage.says("00002  unchanged")
+    pipeline.waits_for("dead-letters", 2)
+    stage.says("00004.jpg is not there")
+
+
+def test_the_alert_sets_aside_too(pipeline: Pipeline) -> None:
+    """An image event without its description, or with another one, is no alert."""
+    stage = pipeline.start("image_event_alert.py")
+    text = b"Image event: 00003\n"
+    (pipeline.data / "image_event_database" / "image_event_00003.txt").write_bytes(text)
+    event = {
+        "event_id": "00003",
+        "image_id": "00003",
+        "previous_image_id": "00002",
+        "path": "image_event_database/image_event_00003.txt",
+    }
+    for fields in (
+        {"path": "image_event_database/none.txt"},
+        {"path": "image_database/00003.jpg"},
+        {"event_id": "00004"},
+        {"sha256": hashlib.sha256(b"other").hexdigest()},
+        {},
+    ):
+        pipeline.put("image-events", msgspec.json.encode(event | fields))
+    stage.says("^00003  ALERT")
+    assert len(pipeline.records("dead-letters")) == 4
+    assert pipeline.ids("alerts") == ["00003"]
+
+
+def test_a_record_as_large_as_kafka_takes(pipeline: Pipeline) -> None:
+    """There is room for the headers too, whether it compresses or not."""
+    stage = pipeline.start("image_analysis.py")
+    large = b"x" * (2**20 - 200)
+    pipeline.put("images", large)
+    pipeline.put("images", os.urandom(2**20 - 200), key=None)
+    letters = pipeline.waits_for("dead-letters", 2)
+    assert large in [letter.value for letter in letters]
+    assert stage.stop() == 0
