@@ -4,6 +4,7 @@ import hashlib
 import random
 import signal
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,13 +20,18 @@ def events_of(count: int) -> list[str]:
     return [f"{number:05d}" for number in range(3, count, 4)]
 
 
+def has_files(pipeline: Pipeline, count: int) -> bool:
+    """Whether the analysis has stored as many files."""
+    return len(pipeline.files("image_event_database")) >= count
+
+
 def test_analysis_is_killed_in_the_middle(pipeline: Pipeline) -> None:
     """After SIGKILL of analysis among 400 images, each change is there once, and no half file."""
     pipeline.start("image_event_alert.py")
     analysis = pipeline.start("image_analysis.py")
     receiving = pipeline.start("image_receiving.py", "--count", "400")
     for stored in (10, 60, 130):
-        until(lambda n=stored: len(pipeline.files("image_event_database")) >= n, f"{stored} files")
+        until(partial(has_files, pipeline, stored), f"{stored} files")
         analysis.process.kill()
         analysis = pipeline.start("image_analysis.py")
     assert receiving.ends(60) == 0

@@ -1,0 +1,215 @@
+"""Wrong settings, missing or wrong originals, no room, no Kafka: one clear line, no half files."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import HERE, Pipeline
+
+import embedded_kafka
+
+PROGRAMS = ["image_receiving.py", "image_analysis.py", "image_event_alert.py"]
+
+
+@pytest.fixture
+def lone(data: Path) -> Iterator[Pipeline]:
+    """A pipeline whose Kafka isn't there."""
+    lone = Pipeline(data, f"localhost:{embedded_kafka.free_port()}")
+    yield lone
+    lone.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost:99999"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092,"),
+        ("KAFKA_WAIT", "soon"),
+        ("KAFKA_WAIT", "-1"),
+        ("KAFKA_WAIT", "nan"),
+        ("PIPELINE_DATA", "/nowhere/at/all"),
+        ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("KAFKA_SASL_USERNAME", "me"),
+        ("KAFKA_SSL_CAFILE", "/nowhere.pem"),
+    ],
+)
+def test_a_setting_that_makes_no_sense(lone: Pipeline, name: str, value: str) -> None:
+    """It ends each program at once with 2 and one line that names it."""
+    for program in [lone.start(program, **{name: value}) for program in PROGRAMS]:
+        assert program.ends(10) == 2
+        (line,) = program.lines
+        assert f".py: {name}" in line
+
+
+def test_a_password_is_never_shown(lone: Pipeline) -> None:
+    """What is said of wrong security settings has no secret in it."""
+    started = lone.start(
+        "image_analysis.py",
+        KAFKA_SECURITY_PROTOCOL="SASL_SSL",
+        KAFKA_SASL_MECHANISM="none",
+        KAFKA_SASL_PASSWORD="hush",  # noqa: S106
+    )
+    assert started.ends(10) == 2
+    assert "hush" not in str(started)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--count", "0"],
+        ["--count", "-1"],
+        ["--count", "x"],
+        ["--count", "1e9"],
+        ["--count"],
+        ["--source", "a/b"],
+        ["--source", "A"],
+        ["--source", "a" * 65],
+        ["--nonsense"],
+        ["more"],
+        ["--kafka-wait", "long"],
+        ["--data", "/nowhere/at/all"],
+        ["--bootstrap-servers", "here"],
+    ],
+)
+def test_an_option_that_makes_no_sense(lone: Pipeline, arguments: list[str]) -> None:
+    """It ends the program, or the whole run, at once with 2 and one line that names it."""
+    programs = ("image_receiving.py", "run_pipeline.py")
+    for program in [lone.start(program, *arguments) for program in programs]:
+        assert program.ends(10) == 2
+        (line,) = program.lines
+        assert arguments[0] in line or arguments[-1] in line
+    assert lone.files("image_database") == []
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, "run_pipeline.py"])
+def test_help(lone: Pipeline, program: str) -> None:
+    """--help explains and ends with 0."""
+    started = lone.start(program, "--help")
+    assert started.ends(10) == 0
+    assert len(started.lines) > 5
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_an_original_that_is_no_image(lone: Pipeline, content: bytes | None) -> None:
+    """One line says which file, and nothing is written."""
+    original = lone.data / "image_original" / "original_image.jpg"
+    original.unlink()
+    if content is not None:
+        original.write_bytes(content)
+    started = lone.start("image_receiving.py")
+    assert started.ends(10) == 1
+    assert "image_original/original_image.jpg" in started.lines[-1]
+    assert "Traceback" not in str(started)
+    assert lone.files("image_database") == []
+
+
+@pytest.mark.parametrize(
+    ("program", "directory"),
+    [
+        ("image_receiving.py", "image_database"),
+        ("image_analysis.py", "image_event_database"),
+        ("image_event_alert.py", "image_event_alerts"),
+    ],
+)
+def test_a_directory_that_cannot_be_written(lone: Pipeline, program: str, directory: str) -> None:
+    """One line says which, at the start, and the program ends with 1."""
+    (lone.data / directory).rmdir()
+    (lone.data / directory).write_text("a file in its place")
+    started = lone.start(program)
+    assert started.ends(10) == 1
+    (line,) = started.lines
+    assert line.startswith("cannot write to ")
+    assert directory in line
+
+
+def test_kafka_is_not_there(lone: Pipeline) -> None:
+    """It is said at once, again after a few seconds, and after KAFKA_WAIT each ends with 1."""
+    begun = time.monotonic()
+    programs = [lone.start(program, KAFKA_WAIT="6") for program in PROGRAMS]
+    for program in programs:
+        program.says("is away", 5)
+    for program in programs:
+        program.says("waiting for it, [56] of 6 s")
+        assert program.ends(15) == 1
+        assert time.monotonic() - begun > 6
+        assert "did not come in 6 s" in program.lines[-1]
+
+
+@pytest.mark.parametrize("program", PROGRAMS[1:])
+def test_a_stage_that_waits_for_kafka_can_be_stopped(lone: Pipeline, program: str) -> None:
+    """SIGTERM ends it with 0 while it waits."""
+    started = lone.start(program)
+    started.says("is away")
+    assert started.stop() == 0
+
+
+def test_kafka_comes_later(lone: Pipeline, tmp_path: Path) -> None:
+    """A program that waits goes on when Kafka comes."""
+    started = lone.start("image_receiving.py")
+    started.says("is away")
+    port = int(lone.bootstrap_servers.split(":")[1])
+    broker = embedded_kafka.start(tmp_path / "kafka", port)
+    assert started.ends() == 0
+    started.says("is there")
+    broker.stop()
+
+
+def test_something_else_listens_there(lone: Pipeline) -> None:
+    """A server that is no Kafka is said to be none, not waited for in silence."""
+    port = lone.bootstrap_servers.split(":")[1]
+    server = lone.start(sys.executable, "-m", "http.server", "--bind", "127.0.0.1", port)
+    started = lone.start("image_analysis.py", KAFKA_WAIT="5")
+    assert started.ends(30) == 1
+    assert "Kafka at" in started.lines[-1]
+    assert "Traceback" not in str(started)
+    server.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for two megabytes."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a file system of 2 MB, which takes root")
+def test_a_full_disk(pipeline: Pipeline, small_disk: Path) -> None:
+    """One line says so, no half file stays, and once there is room the rest is done."""
+    directory = pipeline.data / "image_database"
+    directory.rmdir()
+    directory.symlink_to(small_disk)
+    receiving = pipeline.start("image_receiving.py")
+    assert receiving.ends() == 1
+    assert "cannot write" in receiving.lines[-1]
+    assert "No space left" in receiving.lines[-1]
+    assert "Traceback" not in str(receiving)
+    stored = [name for name in pipeline.files("image_database") if not name.startswith(".")]
+    assert 0 < len(stored) < 11
+    assert not [name for name in pipeline.files("image_database") if name.endswith(".part")]
+    original = (pipeline.data / "image_original" / "original_image.jpg").read_bytes()
+    assert (directory / "00002.jpg").read_bytes() == original
+    subprocess.run(["mount", "-o", "remount,size=9m", small_disk], check=True)
+    pipeline.receive("--count", "2")
+    assert [f"{name}.jpg" for name in pipeline.ids("images")] == pipeline.files("image_database")
+
+
+def test_clean_image_dirs(lone: Pipeline) -> None:
+    """It empties the three databases, hidden files too, and leaves .gitkeep and the original."""
+    for name in ("image_database", "image_event_database", "image_event_alerts"):
+        for file in ("00000.jpg", ".outbox-.json", ".gitkeep"):
+            (lone.data / name / file).touch()
+    cleaned = lone.start(str(HERE / "clean_image_dirs.sh"))
+    assert cleaned.ends() == 0
+    for name in ("image_database", "image_event_database", "image_event_alerts"):
+        assert lone.files(name) == [".gitkeep"]
+    assert lone.files("image_original") == ["original_image.jpg"]
+    refused = lone.start(str(HERE / "clean_image_dirs.sh"), "--all")
+    assert refused.ends() == 2

@@ -1,0 +1,206 @@
+"""run_pipeline.sh: everything with one command, from nothing, again and again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import HERE, Pipeline, Program, until
+
+
+@pytest.fixture
+def alone(data: Path) -> Iterator[Pipeline]:
+    """A data directory for runs that start a Kafka of their own."""
+    alone = Pipeline(data, "")
+    yield alone
+    alone.close()
+
+
+def table(run: Program) -> dict[str, str]:
+    """The summary's rows."""
+    rows = [line.strip().split("  ", 1) for line in run.lines if line.startswith("  ")]
+    return {name: value.strip() for name, value in rows}
+
+
+def run(pipeline: Pipeline, *arguments: str) -> Program:
+    """run_pipeline.sh to its end, which must be 0."""
+    program = pipeline.start(str(HERE / "run_pipeline.sh"), *arguments)
+    assert program.ends(120) == 0, program
+    return program
+
+
+def test_the_whole_pipeline_twice(alone: Pipeline) -> None:
+    """It ends by itself with 0 and a summary; a second run goes on counting."""
+    first = run(alone)
+    assert table(first).items() >= {
+        ("images", "11"),
+        ("image events", "2"),
+        ("alerts", "2"),
+        ("dead letters", "0"),
+    }
+    assert "s median" in table(first)["received to alert"]
+    for program in ("image_receiving", "image_analysis", "image_event_alert"):
+        assert any(line.startswith(program) for line in first.lines)
+    second = run(alone, "--count", "3", "--source", "cam1")
+    assert table(second)["images"] == "3"
+    third = run(alone, "--count", "3")
+    assert "00013.jpg" in alone.files("image_database")
+    assert table(third)["images"] == "3"
+    assert alone.files("image_event_alerts") == [
+        f"image_event_alert_{name}.txt" for name in ("00003", "00007", "00011")
+    ]
+
+
+def test_with_a_kafka_of_ones_own(pipeline: Pipeline) -> None:
+    """KAFKA_BOOTSTRAP_SERVERS is used where it is set, and no other Kafka is started."""
+    program = run(pipeline)
+    assert pipeline.ids("alerts") == ["00003", "00007"]
+    assert table(program)["alerts"] == "2"
+    assert not (pipeline.data / ".kafka").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_the_middle(alone: Pipeline, number: int) -> None:
+    """Ctrl-C stops everything; the next run finishes what was left."""
+    first = alone.start(str(HERE / "run_pipeline.sh"), "--count", "2000")
+    first.says("image_analysis .*CHANGED")
+    first.process.send_signal(number)
+    assert first.ends(10) == 130
+    assert "Traceback" not in str(first)
+    received = len([name for name in alone.files("image_database") if name.endswith(".jpg")])
+    second = run(alone, "--count", "1")
+    alerts = len(alone.files("image_event_alerts"))
+    assert alerts == len([n for n in range(received + 1) if n % 4 == 3])
+    assert int(table(second)["images"].split()[0]) >= 1
+
+
+def test_nothing_stays_behind(alone: Pipeline) -> None:
+    """After SIGKILL of the run itself, Kafka ends by itself, and the next run works."""
+    first = alone.start(str(HERE / "run_pipeline.sh"), "--count", "2000", KAFKA_WAIT="2")
+    first.says("image_analysis .*CHANGED")
+    first.process.kill()
+    first.process.wait()
+    until(lambda: not running(alone.data), "the end of all processes", 30)
+    run(alone, "--count", "1")
+
+
+def running(data: Path) -> list[str]:
+    """The processes that work on this data directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (process / "environ").read_bytes() + (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(data).encode() in told:
+            found.append(process.name)
+    return found
+
+
+def test_a_stage_that_dies_is_said(pipeline: Pipeline) -> None:
+    """When a program is killed under it, the run says which and ends with another status than 0."""
+    program = pipeline.start(str(HERE / "run_pipeline.sh"), "--count", "2000")
+    program.says("image_analysis .*CHANGED")
+    children = Path(f"/proc/{program.process.pid}/task/{program.process.pid}/children")
+    for child in children.read_text().split():
+        if b"image_analysis.py" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(int(child), signal.SIGKILL)
+    assert program.ends(20) not in (0, None)
+    program.says("run_pipeline: image_analysis ended")
+
+
+def test_an_image_that_is_set_aside_is_a_failure(pipeline: Pipeline) -> None:
+    """What was set aside in this run shows in the table, and the status is 1."""
+    program = pipeline.start(str(HERE / "run_pipeline.sh"), "--count", "100")
+    program.says("image_receiving .*received")
+    pipeline.put("images", b"rubbish")
+    assert program.ends(60) == 1
+    assert table(program)["dead letters"] == "1"
+    assert table(program)["alerts"] == "25"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A fresh clone of what is here, committed or not."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=HERE,
+        capture_output=True,
+        check=True,
+    ).stdout.split(b"\0")
+    for name in filter(None, map(os.fsdecode, names)):
+        (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(HERE / name, tmp_path / "clone" / name)
+    subprocess.run(["git", "init", "--quiet", tmp_path / "clone"], check=True)
+    subprocess.run(["git", "add", "--all"], cwd=tmp_path / "clone", check=True)
+    return tmp_path / "clone"
+
+
+def shell(command: str, directory: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """A command as someone types it who has neither Kafka nor Docker, nor our environment."""
+    kept = ("KAFKA_", "PIPELINE_", "VIRTUAL_ENV")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(kept)}
+    return subprocess.run(
+        ["sh", "-c", command],
+        cwd=directory,
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_fresh_clone(clone: Path) -> None:
+    """Nothing is needed but Python, and git sees nothing of a run and of its clean-up."""
+    first = shell("./run_pipeline.sh", clone)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert (clone / "image_event_alerts" / "image_event_alert_00007.txt").exists()
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    told = subprocess.run(status, cwd=clone, capture_output=True, text=True, check=True).stdout
+    assert not [line for line in told.splitlines() if not line.startswith("A  ")]
+    assert shell("./clean_image_dirs.sh", clone).returncode == 0
+    told = subprocess.run(status, cwd=clone, capture_output=True, text=True, check=True).stdout
+    assert not [line for line in told.splitlines() if not line.startswith("A  ")]
+
+
+def test_no_python(clone: Path, tmp_path: Path) -> None:
+    """One line says what to install."""
+    (tmp_path / "bin").mkdir()
+    for name in ("sh", "dirname", "readlink"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    ended = shell("./run_pipeline.sh", clone, PATH=str(tmp_path / "bin"))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("no Python 3.11 or newer")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_no_venv_module(clone: Path, tmp_path: Path) -> None:
+    """One line says what to install, as on a Debian without python3-venv."""
+    (tmp_path / "ensurepip.py").write_text("raise ImportError('left out')")
+    ended = shell("./run_pipeline.sh", clone, PYTHONPATH=str(tmp_path))
+    assert ended.returncode == 1
+    assert "has no venv module" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_no_network(clone: Path) -> None:
+    """One line says that PyPI can't be reached; the next try, with a network, works."""
+    away = "http://127.0.0.1:9"
+    ended = shell("./run_pipeline.sh", clone, HTTPS_PROXY=away, PIP_INDEX_URL=away)
+    assert ended.returncode == 1
+    assert "pip can't install requirements.txt" in ended.stderr.splitlines()[-1]
+    assert "check the network" in ended.stderr.splitlines()[-1]
+    assert shell("./run_pipeline.sh --help", clone).returncode == 0
+
+
+def test_from_any_directory(alone: Pipeline) -> None:
+    """All programs find their files from the repository, wherever they are started."""
+    for program in ("image_receiving.py", "image_analysis.py", "image_event_alert.py"):
+        ended = shell(f"{sys.executable} {HERE / program} --help", Path("/"))
+        assert ended.returncode == 0
+    assert shell(f"{HERE / 'run_pipeline.sh'} --help", alone.data).returncode == 0
