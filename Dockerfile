@@ -19,7 +19,7 @@ COPY requirements.txt /opt/
 RUN python3 -m venv /opt/venv \
     && pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /opt/requirements.txt
 COPY embedded_kafka /opt/kafka/embedded_kafka
-RUN python -c "import embedded_kafka; embedded_kafka.fetch_jars()"
+RUN python -c "import embedded_kafka; embedded_kafka.fetch_jars()" && chmod -R a+rX /opt/cache
 
 # Kafka runs as this user unless told otherwise (docker run -u); its topics are anybody's to write.
 RUN useradd --create-home pipeline && install -d -m 1777 /var/lib/kafka

@@ -73,6 +73,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in out]
 
 
+def docker(*arguments: str) -> str:
+    """What a docker command prints; it must succeed."""
+    ended = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def clone_to(directory: Path) -> Path:
+    """A fresh clone of what is here, committed or not."""
+    tracked = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(tracked, cwd=HERE, capture_output=True, check=True).stdout.split(b"\0")
+    for name in filter(None, map(os.fsdecode, names)):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(HERE / name, directory / name)
+    return directory
+
+
 def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
     """Wait for the condition, and fail with what was waited for if it doesn't come."""
     end = time.monotonic() + seconds
@@ -84,7 +101,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 30) -> No
 @pytest.fixture(scope="session")
 def image() -> str:
     """Our Docker image, built."""
-    subprocess.run(["docker", "build", "--quiet", "-t", IMAGE, HERE], check=True)
+    docker("build", "--quiet", "-t", IMAGE, str(HERE))
     return IMAGE
 
 
@@ -104,10 +121,10 @@ def bootstrap_servers(
         port = str(embedded_kafka.free_port())
         command = ["python", "-P", "-m", "embedded_kafka", "--listen", "0.0.0.0"]  # noqa: S104
         command += ["--directory", "/var/lib/kafka", "--port", port]
-        run = ["docker", "run", "--rm", "--detach", "-p", f"127.0.0.1:{port}:{port}", name]
-        started = subprocess.run([*run, *command], check=True, capture_output=True, text=True)
+        run = ["run", "--rm", "--detach", "-p", f"127.0.0.1:{port}:{port}", name]
+        container = docker(*run, *command).strip()
         yield f"localhost:{port}"
-        subprocess.run(["docker", "stop", started.stdout.strip()], check=True, capture_output=True)
+        docker("stop", container)
     else:
         yield chosen
 

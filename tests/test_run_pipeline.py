@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Pipeline, Program, until
+from conftest import HERE, Pipeline, Program, clone_to, until
 
 
 @pytest.fixture
@@ -126,15 +126,7 @@ def test_an_image_that_is_set_aside_is_a_failure(pipeline: Pipeline) -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A fresh clone of what is here, committed or not."""
-    names = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=HERE,
-        capture_output=True,
-        check=True,
-    ).stdout.split(b"\0")
-    for name in filter(None, map(os.fsdecode, names)):
-        (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(HERE / name, tmp_path / "clone" / name)
+    clone_to(tmp_path / "clone")
     subprocess.run(["git", "init", "--quiet", tmp_path / "clone"], check=True)
     subprocess.run(["git", "add", "--all"], cwd=tmp_path / "clone", check=True)
     return tmp_path / "clone"
