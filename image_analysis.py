@@ -38,7 +38,7 @@ def main() -> None:
     images = Database(settings.data, IMAGE_DATABASE)
     events = Database(settings.data, IMAGE_EVENT_DATABASE, stage.copy)
     latest: dict[str, Taken] = {}  # by source; the image database has them too
-    say(f"image_analysis: Kafka at {','.join(settings.bootstrap_servers)}")
+    say(f"image_analysis: Kafka at {settings.bootstrap_servers}")
     say(f"image_analysis: from {images.directory} to {events.directory}")
 
     for batch in stage.batches():

@@ -19,7 +19,7 @@ def main() -> None:
     stage = Stage(settings, "image_event_alert", IMAGE_EVENTS)
     events = Database(settings.data, IMAGE_EVENT_DATABASE)
     alerts = Database(settings.data, IMAGE_EVENT_ALERTS, stage.copy)
-    say(f"image_event_alert: Kafka at {','.join(settings.bootstrap_servers)}")
+    say(f"image_event_alert: Kafka at {settings.bootstrap_servers}")
     say(f"image_event_alert: from {events.directory} to {alerts.directory}")
 
     for batch in stage.batches():

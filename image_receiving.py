@@ -7,21 +7,20 @@ n % 4 == 3. A later run goes on counting where the image database ends.
 """
 
 import io
-import re
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from datetime import UTC, datetime
 
-import msgspec
 from PIL import Image, ImageOps
 
 from comparison import FORMATS, decode
+from outbox import Outbox
 from pipeline import Unusable, say
 from pipeline.connection import Stop
-from pipeline.messages import IMAGES, SOURCE, ReceivedImage, image_id
-from pipeline.settings import Parser, Settings
+from pipeline.messages import SOURCE, ReceivedImage, image_id
+from pipeline.settings import Parser, Settings, matching
 from pipeline.store import IMAGE_DATABASE, IMAGE_ORIGINAL, Copy, Database, digest
-from pipeline.stream import BATCH, Publisher
+from pipeline.stream import BATCH
 
 ORIGINAL = f"{IMAGE_ORIGINAL}/original_image.jpg"
 
@@ -32,8 +31,7 @@ def main() -> None:
     name = f"image_receiving-{options.source}".rstrip("-")
     # One at a time for each source: two would count the same numbers.
     images = Database(settings.data, IMAGE_DATABASE, Copy(name, str(settings.data), most=1))
-    outbox = f".outbox-{options.source}.json"
-    say(f"image_receiving: Kafka at {','.join(settings.bootstrap_servers)}")
+    say(f"image_receiving: Kafka at {settings.bootstrap_servers}")
     say(f"image_receiving: from {settings.data / ORIGINAL} to {images.directory}")
 
     numbers = images.numbers(options.source)
@@ -47,36 +45,30 @@ def main() -> None:
         sys.exit(f"image_receiving: cannot begin with {begin_with}: {reason}; put a picture there")
 
     stop = Stop(status=1)
-    publisher = Publisher(settings, name, stop)
+    outbox = Outbox(settings, images, name, stop)
 
     # A run before this one may have died between storing and publishing: that goes first.
-    in_doubt = read_outbox(images, outbox)
-    if in_doubt and not publisher.published(IMAGES, digest(in_doubt)):
-        stored = [message for message in unpack(in_doubt) if is_stored(images, message)]
-        publisher.publish(IMAGES, digest(in_doubt), stored)
-        for message in stored:
-            say(f"{message.image_id}  received by the run before, which was interrupted")
+    left = outbox.left()
+    if left:
+        outbox.publish(left)
+    for message in left:
+        say(f"{message.image_id}  received by the run before, which was interrupted")
 
-    for start in range(first, end, BATCH):
-        if stop:
-            break
+    while first < end and not stop:
         batch = []
-        for number in range(start, min(start + BATCH, end)):
+        for number in range(first, min(first + BATCH, end)):
             content = next_image(number, content) if number else content
             batch.append((message_for(options.source, number, content), content))
         messages = [message for message, _ in batch]
-        # The outbox is on disk before the images are: what is in doubt if we die from here on.
-        in_doubt = msgspec.json.encode(messages)
-        images.write(outbox, in_doubt)
-        for message, stored_content in batch:
-            images.write(f"{message.image_id}.jpg", stored_content)
-        publisher.publish(IMAGES, digest(in_doubt), messages)
+        outbox.put(messages)
+        for message, image in batch:
+            images.write(f"{message.image_id}.jpg", image)
+        outbox.publish(messages)
         for message in messages:
             turned = ", turned by 90 degrees" if message.number % 4 == 3 else ""
             say(f"{message.image_id}  received{turned}")
-        first = messages[-1].number + 1
-    images.remove(outbox)
-    publisher.close()
+        first += len(batch)
+    outbox.close()
     if first < end:
         sys.exit(f"image_receiving: stopped; {end - first} of {options.count} images are missing")
     say(f"image_receiving: received {options.count} images")
@@ -111,53 +103,16 @@ def message_for(source: str, number: int, content: bytes) -> ReceivedImage:
     )
 
 
-def read_outbox(images: Database, outbox: str) -> bytes | None:
-    """The batch that a run was storing and publishing when it ended, if it did so early."""
-    try:
-        return images.read(images.path(outbox))
-    except Unusable:
-        return None
-
-
-def unpack(batch: bytes) -> list[ReceivedImage]:
-    """The messages in the outbox's bytes."""
-    return msgspec.json.decode(batch, type=list[ReceivedImage])
-
-
-def is_stored(images: Database, message: ReceivedImage) -> bool:
-    """Whether the image that the message is about is in place."""
-    try:
-        images.read(message.path, message.sha256)
-    except Unusable:
-        return False
-    return True
-
-
 def read_arguments(arguments: list[str] | None = None) -> tuple[Namespace, Settings]:
     """The options and settings; ends the program with 2 if one makes no sense."""
     parser = Parser("Receive images: make them from the original, store and publish them.")
-    parser.add_argument(
-        "--count", metavar="N", type=count, default=11, help="how many images; default: 11"
-    )
-    parser.add_argument(
-        "--source", metavar="NAME", type=source, default="", help="whose images; default: no name"
-    )
+    count = matching("0*[1-9][0-9]{0,8}", "a whole number from 1 to 999999999")
+    source = matching(f"({SOURCE})?", "1 to 64 of a-z, 0-9 and _")
+    parser.add_argument("--count", metavar="N", type=count, default="11", help="default: 11")
+    parser.add_argument("--source", metavar="NAME", type=source, default="", help="default: none")
     options = parser.parse_args(arguments)
+    options.count = int(options.count)
     return options, parser.settings(options)
-
-
-def count(text: str) -> int:
-    """A number of images."""
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) == 0:
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999999")
-    return int(text)
-
-
-def source(text: str) -> str:
-    """A source's name."""
-    if text and not re.fullmatch(SOURCE, text):
-        raise ArgumentTypeError(f"{text!r} is not 1 to 64 of a-z, 0-9 and _")
-    return text
 
 
 if __name__ == "__main__":

@@ -154,9 +154,10 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         sys.exit()
-    options, settings = image_receiving.read_arguments()
+    _, settings = image_receiving.read_arguments()
+    is_told = any(argument.startswith("--bootstrap-servers") for argument in sys.argv)
     with ExitStack() as closing:
-        if not (options.bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS")):
+        if not is_told and not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
             try:
                 broker = embedded_kafka.start(settings.data / ".kafka")
             except embedded_kafka.KafkaStartError as error:
@@ -177,7 +178,7 @@ def run(settings: Settings, closing: ExitStack) -> int:
     kafka = Kafka(settings, stop)
     ledger, closing_ledger = kafka.connect(lambda inner: Ledger(kafka, inner))
     closing.push(closing_ledger)
-    os.environ["KAFKA_BOOTSTRAP_SERVERS"] = ",".join(settings.bootstrap_servers)
+    os.environ["KAFKA_BOOTSTRAP_SERVERS"] = settings.bootstrap_servers
     os.environ["PIPELINE_DATA"] = str(settings.data)
     os.environ["KAFKA_WAIT"] = str(settings.kafka_wait)
     programs = []

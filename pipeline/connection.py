@@ -61,11 +61,11 @@ class Kafka:
     def __init__(self, settings: Settings, stop: Stop) -> None:
         self.stop = stop
         self.options: dict[str, Any] = {
-            "bootstrap_servers": list(settings.bootstrap_servers),
+            "bootstrap_servers": settings.bootstrap_servers.split(","),
             "bootstrap_timeout_ms": 3000,
             **settings.security,
         }
-        self._where = ",".join(settings.bootstrap_servers)
+        self._where = settings.bootstrap_servers
         self._wait = settings.kafka_wait
         self._away_since: float | None = None
         self._said = 0.0
@@ -88,8 +88,8 @@ class Kafka:
                     except RetriableError as error:
                         # A Kafka that has just started answers before it can do all.
                         self._is_away(text(error), patience=3)
-                    except KafkaError as error:
-                        sys.exit(f"Kafka at {self._where} refuses: {text(error)}")
+                    except (KafkaError, OSError, ValueError) as error:
+                        sys.exit(f"Kafka at {self._where} can't be used: {text(error)}")
                     else:
                         self._is_there()
                         self._connected.set()
@@ -152,6 +152,6 @@ class Kafka:
         self._away_since = None
 
 
-def text(error: KafkaError) -> str:
-    """What Kafka says, in one line."""
+def text(error: Exception) -> str:
+    """What an error says, in one line."""
     return " ".join(str(error).split())

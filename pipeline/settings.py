@@ -3,12 +3,19 @@
 import argparse
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+HOST = r"([\w.-]+|\[[0-9a-fA-F:]+\])"
+PORT = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3})"
+VARIABLES = {
+    "--bootstrap-servers": "KAFKA_BOOTSTRAP_SERVERS",
+    "--data": "PIPELINE_DATA",
+    "--kafka-wait": "KAFKA_WAIT",
+}
 CHOICES = {
     "KAFKA_SECURITY_PROTOCOL": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
     "KAFKA_SASL_MECHANISM": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
@@ -29,7 +36,7 @@ SSL = {
 class Settings:
     """Where Kafka and the data are."""
 
-    bootstrap_servers: tuple[str, ...]  # each HOST:PORT
+    bootstrap_servers: str  # HOST:PORT, or several with commas between
     security: Mapping[str, Any] = field(repr=False)  # kafka-python's options
     kafka_wait: float  # seconds to wait for a Kafka that isn't there
     data: Path  # absolute; the four image_* directories are in it
@@ -40,61 +47,51 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str) -> None:
         super().__init__(description=description, allow_abbrev=False)
-        for option, metavar, text in (
-            ("--bootstrap-servers", "HOST:PORT,…", "KAFKA_BOOTSTRAP_SERVERS or localhost:9092"),
-            (
-                "--data",
-                "DIRECTORY",
-                "has the image_* directories; PIPELINE_DATA or this repository",
-            ),
-            ("--kafka-wait", "SECONDS", "for a Kafka that isn't there; KAFKA_WAIT or 60"),
+        server = f"{HOST}:{PORT}"
+        servers = matching(f"{server}(,{server})*", "HOST:PORT, as in localhost:9092")
+        seconds = matching(r"\d{1,5}(\.\d+)?", "a number of seconds, from 0 to 99999")
+        for option, metavar, default, check in (
+            ("--bootstrap-servers", "HOST:PORT,…", "localhost:9092", servers),
+            ("--data", "DIRECTORY", str(REPOSITORY), directory),
+            ("--kafka-wait", "SECONDS", "60", seconds),
         ):
-            self.add_argument(option, metavar=metavar, help=text)
+            variable = VARIABLES[option]
+            value = os.environ.get(variable) or default
+            about = f"default: {variable}, or {default}"
+            self.add_argument(option, default=value, type=check, metavar=metavar, help=about)
 
     def error(self, message: str) -> NoReturn:
         """End with 2 and one line, without argparse's usage above it."""
+        for option, variable in VARIABLES.items():
+            message = message.replace(f"argument {option}:", f"{option} or {variable}:")
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
     def settings(self, options: argparse.Namespace) -> Settings:
         """The settings that these options and the environment make; ends with 2 on a bad one."""
-
-        def chosen(option: str, variable: str, default: str) -> tuple[str, str]:
-            given = getattr(options, option.replace("-", "_"))
-            if given is not None:
-                return f"--{option}", given
-            return variable, os.environ.get(variable) or default
-
         try:
-            return Settings(
-                _servers(*chosen("bootstrap-servers", "KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")),
-                _security(os.environ),
-                _seconds(*chosen("kafka-wait", "KAFKA_WAIT", "60")),
-                _directory(*chosen("data", "PIPELINE_DATA", str(REPOSITORY))),
-            )
+            security = _security(os.environ)
         except ValueError as error:
             self.error(str(error))
+        wait = float(options.kafka_wait)
+        return Settings(options.bootstrap_servers, security, wait, Path(options.data).absolute())
 
 
-def _servers(name: str, value: str) -> tuple[str, ...]:
-    servers = tuple(server.strip() for server in value.split(","))
-    for server in servers:
-        match = re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", server, re.ASCII)
-        if not match or not 0 < int(match[1]) < 65536:
-            raise ValueError(f"{name}: {server!r} is not HOST:PORT, as in localhost:9092")
-    return servers
+def matching(pattern: str, what: str) -> Callable[[str], str]:
+    """An option's type: text that matches the pattern whole."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return text
+
+    return check
 
 
-def _seconds(name: str, value: str) -> float:
-    if not re.fullmatch(r"\d{1,5}(\.\d+)?", value, re.ASCII):
-        raise ValueError(f"{name}: {value!r} is not a number of seconds, from 0 to 99999")
-    return float(value)
-
-
-def _directory(name: str, value: str) -> Path:
-    path = Path(value).expanduser().absolute()
-    if not path.is_dir():
-        raise ValueError(f"{name}: {value!r} is no directory; make it, or name another")
-    return path
+def directory(text: str) -> str:
+    """An option's type: a directory that is there."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory; make it, or name another")
+    return text
 
 
 def _security(environment: Mapping[str, str]) -> dict[str, Any]:

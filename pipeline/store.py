@@ -96,11 +96,6 @@ class Database:
             )
         return self.path(name)
 
-    def remove(self, name: str) -> None:
-        """Take a file away, if it is there, safe from a crash."""
-        (self.directory / name).unlink(missing_ok=True)
-        self._sync()
-
     def read(self, path: str, sha256: str | None = None) -> bytes:
         """A file's bytes, by the path and, if known, the SHA-256 that a message gives.
 

@@ -8,6 +8,7 @@ that, so whatever goes wrong, the batch is taken again from its beginning.
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,7 +25,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop, text
-from pipeline.messages import DEAD_LETTERS, Message, ReceivedImage, dump
+from pipeline.messages import DEAD_LETTERS, Message, dump
 from pipeline.settings import Settings
 from pipeline.store import Copy
 
@@ -109,7 +110,7 @@ class Stage:
     def __init__(self, settings: Settings, name: str, topic: str) -> None:
         self.name = name
         self.topic = topic
-        self.copy = Copy(name, "-".join(settings.bootstrap_servers))
+        self.copy = Copy(name, settings.bootstrap_servers)
         self.kafka = Kafka(settings, Stop())
 
     def batches(self) -> Iterator[Batch]:
@@ -151,54 +152,6 @@ class Stage:
                 joined = time.monotonic()
 
 
-class Publisher:
-    """Publishes what no topic asked for, once, however often Kafka or the program fails.
-
-    With each batch goes, in one transaction, its name: as the metadata of an offset that nobody
-    reads from. So after a failure Kafka itself says which batch was the last to become true.
-    """
-
-    def __init__(self, settings: Settings, name: str, stop: Stop) -> None:
-        """Whatever had this name before can't publish any more."""
-        self._name = name
-        self._kafka = Kafka(settings, stop)
-        self._closing = ExitStack()
-        self._connect()
-
-    def _connect(self) -> None:
-        self.close()
-        self._producer, self._closing = self._kafka.connect(
-            lambda closing: transactional_producer(self._kafka, self._name, closing)
-        )
-
-    def publish(self, topic: str, batch: str, messages: Sequence[ReceivedImage]) -> None:
-        """Publish the batch of this name, and return once Kafka has acknowledged it."""
-        marker = {TopicPartition(topic, 0): OffsetAndMetadata(0, batch, -1)}
-        outgoing = [outgoing_message(topic, one.source, one) for one in messages]
-        while True:
-            try:
-                transact(self._producer, outgoing, marker, self._name)
-                return
-            except KafkaError as error:
-                say(f"Kafka did not commit: {text(error)}; connecting again")
-                self._connect()
-                if self.published(topic, batch):
-                    return
-
-    def published(self, topic: str, batch: str) -> bool:
-        """Whether this batch is the last one that was published."""
-        consumer = KafkaConsumer(**self._kafka.options, group_id=self._name)
-        try:
-            marker = consumer.committed(TopicPartition(topic, 0), metadata=True, timeout_ms=10_000)
-        finally:
-            consumer.close(autocommit=False, timeout_ms=1000)
-        return marker is not None and marker.metadata == batch
-
-    def close(self) -> None:
-        """Leave Kafka."""
-        self._closing.close()
-
-
 def transact(
     producer: KafkaProducer,
     outgoing: Sequence[Mapping[str, Any]],
@@ -209,6 +162,7 @@ def transact(
 
     Raises `KafkaError`; whether the transaction is true then, only a new producer can tell.
     """
+    outcome: Future[None] = Future()
 
     def run() -> None:
         try:
@@ -217,20 +171,16 @@ def transact(
                 producer.send(**message)
             producer.send_offsets_to_transaction(offsets, group)
             producer.commit_transaction()
-        except KafkaError as error:
-            outcome.append(error)
-        else:
-            outcome.append(None)
+            outcome.set_result(None)
+        except Exception as error:
+            outcome.set_exception(error)
 
     # kafka-python waits for ever when a broker dies at the wrong moment, even once it is back.
-    outcome: list[KafkaError | None] = []
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(TRANSACTION_SECONDS)
-    if not outcome:
-        raise KafkaTimeoutError(f"no answer to a transaction in {TRANSACTION_SECONDS} s")
-    if outcome[0]:
-        raise outcome[0]
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        outcome.result(TRANSACTION_SECONDS)
+    except TimeoutError:
+        raise KafkaTimeoutError(f"no answer in {TRANSACTION_SECONDS} s") from None
 
 
 def outgoing_message(topic: str, source: str, message: Message) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def store_as_a_killed_run_would(data: Path, count: int, stored: int) -> None:
         )
         if number < stored:
             (data / "image_database" / f"{number:05d}.jpg").write_bytes(content)
-    (data / "image_database" / ".outbox-.json").write_bytes(msgspec.json.encode(messages))
+    (data / "image_database" / ".image_receiving.json").write_bytes(msgspec.json.encode(messages))
 
 
 def test_killed_between_storing_and_publishing(pipeline: Pipeline) -> None:
@@ -105,7 +105,7 @@ def test_killed_between_storing_and_publishing(pipeline: Pipeline) -> None:
     order = [msgspec.json.decode(one.value)["number"] for one in pipeline.records("images")]
     assert order == [0, 1, 2, 3]
     receiving.says("00001  received by the run before")
-    assert ".outbox-.json" not in pipeline.files("image_database")
+    assert ".image_receiving.json" not in pipeline.files("image_database")
 
 
 def test_killed_between_publishing_and_saying_so(pipeline: Pipeline) -> None:
@@ -113,7 +113,7 @@ def test_killed_between_publishing_and_saying_so(pipeline: Pipeline) -> None:
     pipeline.receive("--count", "3")
     published = [record.value for record in pipeline.records("images")]
     # As it was before the run took its outbox away.
-    outbox = pipeline.data / "image_database" / ".outbox-.json"
+    outbox = pipeline.data / "image_database" / ".image_receiving.json"
     outbox.write_bytes(b"[" + b",".join(published) + b"]")
     pipeline.receive("--count", "1")
     assert pipeline.ids("images") == ["00000", "00001", "00002", "00003"]
