@@ -13,17 +13,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
 
 import embedded_kafka
 import image_receiving
-from pipeline import say
+from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop
-from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, parse
+from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
 from pipeline.settings import Settings
 
 HERE = Path(__file__).resolve().parent
@@ -55,14 +56,21 @@ class Program:
         for line in self.process.stdout or ():
             say(f"{label} {line.rstrip()}")
 
-    def stop(self) -> None:
-        """End it as Ctrl-C would, by force if it doesn't, and print its last lines."""
-        self.process.terminate()
+    def end(self) -> None:
+        """Wait until it has ended, by force if it doesn't, and has printed its last lines."""
         try:
             self.process.wait(6)
         except subprocess.TimeoutExpired:
             self.process.kill()
         self._reader.join(1)
+
+
+def stop_all(programs: Sequence[Program]) -> None:
+    """End the programs, as Ctrl-C would."""
+    for program in programs:
+        program.process.terminate()
+    for program in programs:
+        program.end()
 
 
 class Ledger:
@@ -115,36 +123,49 @@ class Ledger:
         return True
 
     def summary(self) -> tuple[str, bool]:
-        """The table for people, and whether every image of this run went all the way."""
+        """The table for people, and whether nothing of this run was lost or set aside."""
         images, events, alerts, dead = self.records.values()
-        left = sum(self._is_older(one.topic, one.partition, one.offset) for one in images)
-        waits = [
-            record.timestamp / 1000 - alert.received.timestamp()
-            for record in alerts
-            if (alert := parse(record.value, Alert)).received
-        ]
+        waiting = sum(self._was_waiting(*_place(record)) for record in images)
         rows = {
-            "images": f"{len(images)}" + (f" ({left} from a run before)" if left else ""),
+            "images": f"{len(images)}" + (f" ({waiting} from a run before)" if waiting else ""),
             "image events": f"{len(events)}",
             "alerts": f"{len(alerts)}",
             "dead letters": f"{len(dead)}",
         }
-        if waits:
-            middle, most = statistics.median(waits), max(waits)
+        told = set()
+        seconds = []
+        for record in alerts:
+            with suppress(Unusable):
+                alert = parse(record.value, Alert)
+                told.add(alert.event_id)
+                if alert.received:
+                    seconds.append(record.timestamp / 1000 - alert.received.timestamp())
+        if seconds:
+            middle, most = statistics.median(seconds), max(seconds)
             rows["received to alert"] = f"{middle:.3f} s median, {most:.3f} s at most"
+        set_aside = [_origin(record) for record in dead]
+        lost = False
+        for record in events:
+            with suppress(Unusable):  # which the alert has set aside
+                is_told = parse(record.value, ImageEvent).event_id in told
+                lost |= not is_told and _place(record) not in set_aside
         table = "\n".join(f"  {name:18} {value}" for name, value in rows.items())
-        set_aside = [one for one in dead if not self._is_older(*_origin(one))]
-        alerts_due = len(events) - sum(_origin(one)[0] == IMAGE_EVENTS for one in dead)
-        return table, not set_aside and len(alerts) == alerts_due
+        return table, not lost and all(self._was_waiting(*place) for place in set_aside)
 
-    def _is_older(self, topic: str, partition: int, offset: int) -> bool:
+    def _was_waiting(self, topic: str, partition: int, offset: int) -> bool:
         return bool(offset < self.began.get(TopicPartition(topic, partition), 0))
 
 
+def _place(record: ConsumerRecord) -> tuple[str, int, int]:
+    return record.topic, record.partition, record.offset
+
+
 def _origin(dead_letter: ConsumerRecord) -> tuple[str, int, int]:
+    """Where a dead letter comes from; nowhere, if another program sent it without saying so."""
     headers = dict(dead_letter.headers)
     topic, partition, offset = (
-        headers[f"__connect.errors.{name}"].decode() for name in ("topic", "partition", "offset")
+        headers.get(f"__connect.errors.{name}", b"0").decode()
+        for name in ("topic", "partition", "offset")
     )
     return topic, int(partition), int(offset)
 
@@ -181,32 +202,30 @@ def run(settings: Settings, closing: ExitStack) -> int:
     os.environ["KAFKA_BOOTSTRAP_SERVERS"] = settings.bootstrap_servers
     os.environ["PIPELINE_DATA"] = str(settings.data)
     os.environ["KAFKA_WAIT"] = str(settings.kafka_wait)
-    programs = []
-    for name in ("image_event_alert", "image_analysis", "image_receiving"):
-        programs.append(Program(name, sys.argv[1:] if name == "image_receiving" else ()))
-        closing.callback(programs[-1].stop)
-    receiving = programs[-1]
-    while not stop:
-        ledger.read()
+    programs: list[Program] = []
+    closing.callback(stop_all, programs)
+    programs += [Program("image_event_alert"), Program("image_analysis")]
+    receiving = Program("image_receiving", sys.argv[1:])
+    programs.append(receiving)
+    is_done = False
+    while not is_done and not stop:
         for program in programs:
             status = program.process.poll()
             if status and not stop:
                 say(f"run_pipeline: {program.name} ended with status {status}; stopping")
                 return status if status > 0 else 1
-        if receiving.process.poll() == 0 and ledger.is_settled():
-            break
-    if stop:
+        with suppress(KafkaError):  # the programs say it when Kafka is away, and give up in time
+            ledger.read()
+            is_done = receiving.process.poll() == 0 and ledger.is_settled()
+    if not is_done:
         say("run_pipeline: stopping; the next run goes on from here")
         return stop.status
-    for program in programs:
-        program.process.terminate()
-    for program in programs:
-        program.stop()
-    table, complete = ledger.summary()
+    stop_all(programs)
+    table, is_complete = ledger.summary()
     say(f"\n{table}\n")
-    if not complete:
+    if not is_complete:
         say("run_pipeline: not every image went all the way; the lines above say which and why")
-    return 0 if complete else 1
+    return 0 if is_complete else 1
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ class Unusable(Exception):
 def say(line: str) -> None:
     """Print one line for the person at the terminal, at once."""
     try:
-        print(line, flush=True)
+        print(f"{line}\n", end="", flush=True)  # at once, so that threads don't mix lines
     except BrokenPipeError:
         # Nobody reads any more (`| head`): end as other programs do, and let Python's own flush
         # at exit find somewhere to write.

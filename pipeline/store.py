@@ -1,5 +1,6 @@
 """The mock databases: directories of whole files, and the copies that write to them."""
 
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -20,6 +21,11 @@ IMAGE_EVENT_DATABASE = "image_event_database"
 IMAGE_EVENT_ALERTS = "image_event_alerts"
 
 MAX_BYTES = 256 * 2**20  # a file that is larger is no image
+# Faults of the machine, not of what a message names.
+PASSING = {
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+    *(errno.ESTALE, errno.ETIMEDOUT),
+}
 
 
 class Copy:
@@ -34,19 +40,20 @@ class Copy:
     def __init__(self, program: str, scope: str, most: int | None = None) -> None:
         """Take a number; with `most` copies running already, end with a line that says so."""
         host = re.sub(r"[^a-zA-Z0-9._-]", "-", socket.gethostname())
-        key = hashlib.sha256(scope.encode()).hexdigest()[:16]
-        locks = Path(tempfile.gettempdir(), f"image-pipeline-{os.getuid()}")
-        locks.mkdir(mode=0o700, exist_ok=True)
+        key = digest(scope.encode())[:16]
         for number in itertools.count():
             if number == most:
                 sys.exit(f"{program} is running for {scope} already; wait until it has ended")
-            self._lock: IO[str] = (locks / f"{program}-{key}-{number}.lock").open("w")
             try:
+                locks = Path(tempfile.gettempdir(), f"image-pipeline-{os.getuid()}")
+                locks.mkdir(mode=0o700, exist_ok=True)
+                self._lock: IO[str] = (locks / f"{program}-{key}-{number}.lock").open("w")
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             except BlockingIOError:
                 self._lock.close()
-                continue
-            break
+            except OSError as error:
+                sys.exit(f"cannot keep a lock among temporary files: {error}; set TMPDIR")
         self.name = f"{program}-{host}-{number}"
 
 
@@ -114,21 +121,20 @@ class Database:
                 if status.st_size > MAX_BYTES:
                     raise Unusable(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}")
                 content = file.read(MAX_BYTES)
-            if sha256 not in (None, digest(content)):
-                raise Unusable(f"{path} has other bytes than when it was stored")
-            return content
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise Unusable(f"{path} is not there") from error
-        except (ValueError, RuntimeError) as error:  # a NUL in the path, a loop of links
-            raise Unusable(f"{path!r} is no path: {error}") from error
-        except OSError as error:
-            sys.exit(f"cannot read {self.data / path}: {_reason(error)}; mend that and start again")
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
+            if isinstance(error, OSError) and error.errno in PASSING:
+                sys.exit(f"cannot read {path}: {_reason(error)}; mend that and start again")
+            raise Unusable(f"{path!r} can't be read: {_reason(error)}") from error
+        if sha256 not in (None, digest(content)):
+            raise Unusable(f"{path} has other bytes than when it was stored")
+        return content
 
     def numbers(self, source: str) -> list[int]:
         """The numbers of the images of this source, in order."""
         prefix = f"{source}-" if source else ""
         name = re.compile(rf"{re.escape(prefix)}([0-9]{{5,9}})\.jpg")
-        matches = map(name.fullmatch, os.listdir(self.directory))
+        names = os.listdir(self.directory) if self.directory.is_dir() else []
+        matches = map(name.fullmatch, names)
         return sorted(int(match[1]) for match in matches if match)
 
     def _sync(self) -> None:
@@ -145,5 +151,5 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -64,13 +64,15 @@ class Batch:
 
     def set_aside(self, record: ConsumerRecord, reason: Unusable) -> None:
         """Send this record to the dead letters with the commit, as it came, and say so."""
+        # The reason may quote the message: nothing of it may steer the terminal.
+        why = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(reason))
         about = {
             "topic": record.topic,
             "partition": record.partition,
             "offset": record.offset,
             "stage": self._stage.name,
             "exception.class.name": type(reason).__name__,
-            "exception.message": reason,
+            "exception.message": why,
         }
         headers = [
             (f"__connect.errors.{name}", str(value).encode()) for name, value in about.items()
@@ -81,7 +83,7 @@ class Batch:
         self._outgoing.append(
             {"topic": DEAD_LETTERS, "key": record.key, "value": value, "headers": came + headers}
         )
-        self.tell(f"set aside  {record.topic}[{record.partition}] {record.offset}: {reason}")
+        self.tell(f"set aside  {record.topic}[{record.partition}] {record.offset}: {why}")
 
     def tell(self, line: str) -> None:
         """Say this line once it has become true, with the commit."""

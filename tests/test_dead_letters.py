@@ -48,12 +48,14 @@ NONSENSE: list[tuple[bytes | None, str]] = [
     (message(source="Cam/1"), "source"),
     (message(image_id="../00000"), "image_id"),
     (message(image_id="00000\n"), "image_id"),
-    (message(path="image_database/00009.jpg"), "is not there"),
-    (message(path="image_database"), "is not"),
+    (message(path="image_database/00009.jpg"), "can't be read: No such file"),
+    (message(path="image_database"), "can't be read: Is a directory"),
+    (message(path="image_database/" + "a" * 300), "can't be read: File name too long"),
+    (message(path="image_database/\x1b[31mred"), "x1b[31mred"),
     (message(path="/etc/hostname"), "not in image_database"),
     (message(path="image_database/../../x.jpg"), "not in image_database"),
     (message(path="image_original/original_image.jpg"), "not in image_database"),
-    (message(path="image_database/a\0b"), "no path"),
+    (message(path="image_database/a\0b"), "can't be read: embedded null"),
     (message(sha256="0" * 64), "has other bytes"),
 ]
 
@@ -76,6 +78,7 @@ def test_a_message_that_makes_no_sense(analysis: Pipeline) -> None:
         assert header(letter, "offset") == str(record.offset)
         assert header(letter, "stage") == "image_analysis"
         assert reason in header(letter, "exception.message"), value
+    assert "\x1b" not in str(stage)
     until(
         lambda: sum(line.startswith("set aside  ") for line in stage.lines) == len(NONSENSE),
         "a line for each",
@@ -132,7 +135,7 @@ def test_what_a_reset_took_away_is_set_aside(pipeline: Pipeline) -> None:
     stage = pipeline.start("image_analysis.py")
     stage.says("00002  unchanged")
     pipeline.waits_for("dead-letters", 2)
-    stage.says("00004.jpg is not there")
+    stage.says("00004.jpg' can't be read")
 
 
 def test_the_alert_sets_aside_too(pipeline: Pipeline) -> None:
