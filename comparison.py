@@ -18,6 +18,7 @@ from pipeline import Unusable
 
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 100_000_000  # about 0.4 GB decoded, and three times that while it is compared
+MAX_SIDE = 16384  # of the difference image; JPEG can have 65500
 MODES = {  # as Pillow decodes them: as we compare them
     **{mode: mode for mode in ("L", "RGB", "RGBA", "CMYK", "I;16")},
     "1": "L",
@@ -43,7 +44,7 @@ Image.core.set_blocks_max(16)  # type: ignore[attr-defined]
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """How one image differs from another of W x H pixels."""
+    """How one image differs from another."""
 
     l2_norm: float  # the root of the sum of the squared differences of all samples
     rms: float  # the root of their mean; in the samples' own unit
@@ -51,7 +52,7 @@ class Change:
     pixels: int
     box: tuple[int, int, int, int]  # left, top, right, bottom around the changed pixels
     full_scale: int  # the greatest difference that two samples can have
-    largest: Image.Image  # mode L, W x H: each pixel's largest difference, 255 the greatest
+    largest: Image.Image  # mode L: each pixel's largest difference; more than 0 if there is any
 
     @property
     def changed_share(self) -> float:
@@ -84,66 +85,74 @@ def decode(content: bytes) -> Image.Image:
 
 def compare(previous: Image.Image, image: Image.Image) -> Change | None:
     """What differs between two decoded images; None if nothing does."""
-    if previous.mode in DEEP or image.mode in DEEP:
-        return _compare_deep(previous, image)
+    is_deep = previous.mode in DEEP or image.mode in DEEP
+    squares, largest, channels = (_overlap_deep if is_deep else _overlap)(previous, image)
+    sizes = {previous.size, image.size}
+    if len(sizes) == 1 and not squares:
+        return None
+    full_scale = 65535 if is_deep else 255
+    both = largest.width * largest.height
+    in_one_only = sum(one.width * one.height - both for one in (previous, image))
+    squares += in_one_only * channels * full_scale**2
+    pixels = both + in_one_only
+    boxes = [largest.getbbox() or (0, 0, 0, 0)]
+    for width, height in sizes:
+        boxes.append((largest.width, 0, width, height) if width > largest.width else boxes[0])
+        boxes.append((0, largest.height, width, height) if height > largest.height else boxes[0])
+    boxes = [box for box in boxes if any(box)]
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return Change(
+        l2_norm=math.sqrt(squares),
+        rms=math.sqrt(squares / (pixels * channels)),
+        changed_pixels=both - largest.histogram()[0] + in_one_only,
+        pixels=pixels,
+        box=(min(lefts), min(tops), max(rights), max(bottoms)),
+        full_scale=full_scale,
+        largest=largest if len(sizes) == 1 else _laid_over(largest, previous, image),
+    )
+
+
+def _overlap(previous: Image.Image, image: Image.Image) -> tuple[float, Image.Image, int]:
+    """How two images differ where both have pixels.
+
+    The sum of the squared differences of all samples, each pixel's largest difference as an image
+    of mode L, and the number of channels.
+    """
     if previous.mode != image.mode:
         mode = "RGBA" if "RGBA" in (previous.mode, image.mode) else "RGB"
         previous, image = previous.convert(mode), image.convert(mode)
-    size = max(previous.width, image.width), max(previous.height, image.height)
-    difference = ImageChops.difference(_padded(previous, size), _padded(image, size))
-    if previous.size != image.size:
-        covered = [_padded(Image.new("L", one.size, 255), size) for one in (previous, image)]
-        full_scale = Image.merge(image.mode, [Image.new("L", size, 255) for _ in image.getbands()])
-        difference.paste(full_scale, mask=ImageChops.difference(*covered))
-    box = difference.getbbox(alpha_only=False)
-    if box is None:
-        return None
+    difference = ImageChops.difference(previous, image)  # crops both to what they share
     # In integers, so that the sum is exact: h[i] samples differ by i & 255, channel by channel.
-    histogram = difference.crop(box).histogram()
+    box = difference.getbbox(alpha_only=False)
+    histogram = difference.crop(box).histogram() if box else []
     squares = sum(count * (i & 255) ** 2 for i, count in enumerate(histogram))
-    largest = reduce(ImageChops.lighter, difference.split())
-    pixels = size[0] * size[1]
-    return Change(
-        l2_norm=math.sqrt(squares),
-        rms=math.sqrt(squares / (pixels * len(difference.getbands()))),
-        changed_pixels=pixels - largest.histogram()[0],
-        pixels=pixels,
-        box=box,
-        full_scale=255,
-        largest=largest,
-    )
+    return squares, reduce(ImageChops.lighter, difference.split()), len(difference.getbands())
 
 
-def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return image if image.size == size else image.crop((0, 0, *size))
-
-
-def _compare_deep(previous: Image.Image, image: Image.Image) -> Change | None:
-    """As `compare`, where one image or both have more than 8 bits a sample: in 16-bit units."""
+def _overlap_deep(previous: Image.Image, image: Image.Image) -> tuple[float, Image.Image, int]:
+    """As `_overlap`, where one image or both have more than 8 bits a sample: in 16-bit units."""
     as_is = previous.mode in DEEP and image.mode in DEEP
     before, after = (_samples(one, as_is) for one in (previous, image))
-    shape = np.maximum(before.shape, after.shape)
-    difference = np.zeros(shape, np.int64)
-    covered = np.zeros(shape[:2], np.uint8)
-    for samples, sign in ((before, 1), (after, -1)):
-        height, width, _ = samples.shape
-        difference[:height, :width] += sign * samples
-        covered[:height, :width] += 1
-    difference[covered == 1] = 65535
-    largest = np.abs(difference).max(axis=2)
-    rows, columns = (np.flatnonzero(largest.any(axis=axis)) for axis in (1, 0))
-    if not rows.size:
-        return None
+    height, width, channels = np.minimum(before.shape, after.shape)
+    difference = np.abs(after[:height, :width] - before[:height, :width])
+    largest = difference.max(axis=2)
+    # The scale of the greatest difference: full scale, if there are pixels in one image only.
+    greatest = max(largest.max(), 1) if previous.size == image.size else 65535
+    scaled = np.ceil(np.minimum(largest / greatest, 1) * 255).astype(np.uint8)
     squares = float(np.square(difference, dtype=np.float64).sum())
-    return Change(
-        l2_norm=math.sqrt(squares),
-        rms=math.sqrt(squares / difference.size),
-        changed_pixels=int(np.count_nonzero(largest)),
-        pixels=largest.size,
-        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
-        full_scale=65535,
-        largest=Image.fromarray(np.ceil(largest * (255 / largest.max())).astype(np.uint8)),
-    )
+    return squares, Image.fromarray(scaled), int(channels)
+
+
+def _laid_over(largest: Image.Image, previous: Image.Image, image: Image.Image) -> Image.Image:
+    """What both images have, and around it, at full scale, what only one of them has."""
+    width, height = max(previous.width, image.width), max(previous.height, image.height)
+    if width * height > MAX_PIXELS:  # as a strip and the same strip turned
+        width, height = image.size
+    canvas = Image.new("L", (width, height))
+    for one in (previous, image):
+        canvas.paste(255, (0, 0, *one.size))
+    canvas.paste(largest)
+    return canvas
 
 
 def _samples(image: Image.Image, as_is: bool) -> NDArray[np.int64]:
@@ -173,6 +182,7 @@ def draw(change: Change) -> bytes:
             outline="deepskyblue",
             width=max(1, margin // 6),
         )
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=90, subsampling="4:4:4")
     return content.getvalue()

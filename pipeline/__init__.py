@@ -10,6 +10,8 @@ class Unusable(Exception):
 
 def say(line: str) -> None:
     """Print one line for the person at the terminal, at once."""
+    encoding = sys.stdout.encoding
+    line = line.encode(encoding, "backslashreplace").decode(encoding)
     try:
         print(f"{line}\n", end="", flush=True)  # at once, so that threads don't mix lines
     except BrokenPipeError:

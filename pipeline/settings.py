@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         servers = matching(f"{server}(,{server})*", "HOST:PORT, as in localhost:9092")
         seconds = matching(r"\d{1,5}(\.\d+)?", "a number of seconds, from 0 to 99999")
         for option, metavar, default, check in (
-            ("--bootstrap-servers", "HOST:PORT,…", "localhost:9092", servers),
+            ("--bootstrap-servers", "HOST:PORT,...", "localhost:9092", servers),
             ("--data", "DIRECTORY", str(REPOSITORY), directory),
             ("--kafka-wait", "SECONDS", "60", seconds),
         ):

@@ -14,11 +14,13 @@ from typing import Any
 
 from kafka import (
     ConsumerGroupMetadata,
+    KafkaAdminClient,
     KafkaConsumer,
     KafkaProducer,
     OffsetAndMetadata,
     TopicPartition,
 )
+from kafka.admin import MemberToRemove
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.base import MemberState
 from kafka.errors import KafkaError, KafkaTimeoutError
@@ -31,7 +33,7 @@ from pipeline.store import Copy
 
 BATCH = 50  # records at most; a transaction costs about 20 ms however many it holds
 TRANSACTION_SECONDS = 10  # Kafka gives a transaction a little more
-JOIN_SECONDS = 15  # a join that takes longer is lost
+LOOK_SECONDS = 10  # without records, until a copy looks whether its group is well
 
 
 class Batch:
@@ -142,16 +144,43 @@ class Stage:
         return consumer, producer
 
     def _batches(self, consumer: KafkaConsumer, producer: KafkaProducer) -> Iterator[Batch]:
-        """Batches until one isn't committed, or the group hasn't let us in for a while."""
-        joined = time.monotonic()
-        while not self.kafka.stop and time.monotonic() - joined < JOIN_SECONDS:
+        """Batches until one isn't committed, or we get none because the group is stuck."""
+        looked = time.monotonic()
+        while not self.kafka.stop:
             batch = Batch(self, consumer, producer)
             if batch.records:
                 yield batch
                 if not batch.committed:
                     return
-            if consumer.group_metadata().state == MemberState.STABLE:
-                joined = time.monotonic()
+            elif time.monotonic() - looked > LOOK_SECONDS:
+                if consumer.group_metadata().state != MemberState.STABLE or self._is_stuck():
+                    return
+                looked = time.monotonic()
+
+    def _is_stuck(self) -> bool:
+        """Whether the group is content although nobody takes some partition; if so, leave it.
+
+        A Kafka that is killed while it shares out the partitions comes back so, and copies that
+        join again under their old names take the old sharing for good. Leaving makes a new one.
+        """
+        admin = KafkaAdminClient(**self.kafka.options)
+        try:
+            group = admin.describe_groups([self.name])[self.name]
+            taken = {
+                partition
+                for member in group["members"]
+                for topic in (member["member_assignment"] or {}).get("assigned_partitions", ())
+                for partition in topic["partitions"]
+            }
+            partitions = admin.describe_topics([self.topic])[0]["partitions"]
+            is_stuck = group["group_state"] == "Stable" and len(taken) < len(partitions)
+            if is_stuck:
+                admin.remove_group_members(
+                    self.name, [MemberToRemove(group_instance_id=self.copy.name)]
+                )
+            return is_stuck
+        finally:
+            admin.close()
 
 
 def transact(

@@ -128,7 +128,20 @@ def test_where_only_one_image_has_pixels_is_full_scale(mode: str) -> None:
     assert change.l2_norm == pytest.approx(full * np.sqrt(40 * len(image.getbands())))
     turned = compare(image, image.transpose(Image.Transpose.ROTATE_90))
     assert turned is not None
-    assert turned.pixels == 40 * 40
+    assert turned.pixels == 40 * 30 + 10 * 30  # no pixels in the corner that neither has
+    assert turned.box == (0, 0, 40, 40)
+    assert turned.largest.size == (40, 40)
+    assert turned.largest.getpixel((39, 39)) == 0
+
+
+def test_a_strip_and_the_same_strip_turned() -> None:
+    """What they would cover together isn't paid for in memory, and the picture can be drawn."""
+    strip = Image.new("L", (90_000, 2), 9)
+    change = compare(strip, strip.transpose(Image.Transpose.ROTATE_90))
+    assert change is not None
+    assert change.box == (0, 0, 90_000, 90_000)
+    assert change.changed_pixels == 2 * 90_000 * 2 - 2 * 4
+    assert Image.open(io.BytesIO(draw(change))).format == "JPEG"
 
 
 def test_images_are_compared_upright() -> None:

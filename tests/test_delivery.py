@@ -3,13 +3,19 @@
 import hashlib
 import random
 import signal
+import socket
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from conftest import Pipeline, until
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.abstract import ConsumerProtocolAssignment
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.base import MemberState
 
 import embedded_kafka
 from pipeline.messages import ReceivedImage
@@ -43,6 +49,37 @@ def test_analysis_is_killed_in_the_middle(pipeline: Pipeline) -> None:
         f"image_event_{name}.{kind}" for name in events_of(400) for kind in ("jpg", "txt")
     )
     assert pipeline.records("dead-letters") == []
+
+
+class Nothing(RangePartitionAssignor):  # type: ignore[misc]
+    """Shares out no partition to anybody."""
+
+    @classmethod
+    def assign(cls, cluster: object, members: list[Any]) -> dict[str, Any]:
+        """The same assignment for all: none."""
+        del cluster
+        empty = ConsumerProtocolAssignment(cls.version, [], b"")
+        return {member.member_id: empty for member in members}
+
+
+def test_a_group_in_which_nobody_takes_anything(pipeline: Pipeline) -> None:
+    """A stage that joins such a group under its old name, as after a kill of Kafka, mends it."""
+    pipeline.receive("--count", "4")
+    dead = KafkaConsumer(
+        "images",
+        bootstrap_servers=pipeline.bootstrap_servers,
+        group_id="image_analysis",
+        group_instance_id=f"image_analysis-{socket.gethostname()}-0",
+        session_timeout_ms=60_000,
+        partition_assignment_strategy=[Nothing],
+        enable_auto_commit=False,
+    )
+    until(
+        lambda: dead.poll(500) == {} and dead.group_metadata().state == MemberState.STABLE,
+        "the dead copy's membership",
+    )
+    dead.close(autocommit=False)
+    pipeline.start("image_analysis.py").says("00003  CHANGED", 40)
 
 
 def test_alert_is_killed_in_the_middle(pipeline: Pipeline) -> None:
