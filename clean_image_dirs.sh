@@ -18,6 +18,6 @@ if [ ! -d "$data" ]; then
 fi
 for name in image_database image_event_database image_event_alerts; do
     if [ -d "$data/$name" ]; then
-        find "$data/$name/" -mindepth 1 ! -path "$data/$name/.gitkeep" -delete
+        (cd "$data/$name" && find . -mindepth 1 ! -path ./.gitkeep -delete)
     fi
 done

@@ -75,7 +75,7 @@ def decode(content: bytes) -> Image.Image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return image if image.mode == MODES[image.mode] else image.convert(MODES[image.mode])
-    except Unusable:
+    except (Unusable, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise Unusable(f"is no image of {', '.join(FORMATS)}") from error

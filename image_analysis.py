@@ -111,7 +111,7 @@ Image event: {image.image_id}
 Image: {image.path}
 Previous image: {previous.path}
 Difference image: {difference_path}
-Received: {received:%Y-%m-%d %H:%M:%S} UTC
+Received: {received.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC
 Size: {size if size == before else f"{size}, before {before}"}
 L2 norm: {change.l2_norm:.10g}
 RMS difference: {change.rms:.6g} of {change.full_scale}

@@ -62,7 +62,7 @@ def main() -> None:
         messages = [message for message, _ in batch]
         outbox.put(messages)
         for message, image in batch:
-            images.write(f"{message.image_id}.jpg", image)
+            images.write(f"{message.image_id}.jpg", image, is_new=True)
         outbox.publish(messages)
         for message in messages:
             turned = ", turned by 90 degrees" if message.number % 4 == 3 else ""

@@ -6,6 +6,7 @@ the metadata of an offset that nobody reads from. Whenever we connect, Kafka its
 was the last to become true.
 """
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -42,7 +43,10 @@ class Outbox:
             content = self._images.read(self._images.path(self._file))
         except Unusable:
             return []
-        messages = msgspec.json.decode(content, type=list[ReceivedImage])
+        try:
+            messages = msgspec.json.decode(content, type=list[ReceivedImage])
+        except msgspec.MsgspecError as error:
+            sys.exit(f"{self._images.directory / self._file} is damaged: {error}; remove it")
         is_published = self._last_batch == digest(content)
         return [] if is_published else [one for one in messages if self._is_stored(one)]
 

@@ -8,6 +8,7 @@ Ends with 0 when nothing was lost or set aside. Ctrl-C stops everything; the nex
 """
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -45,6 +46,8 @@ class Program:
             stdin=subprocess.DEVNULL,
             text=True,
             errors="replace",
+            # A Ctrl-C at the terminal is for us, who end them all.
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -54,7 +57,10 @@ class Program:
         if sys.stdout.isatty():
             label = f"\033[{COLOURS[self.name]}m{label}\033[0m"
         for line in self.process.stdout or ():
-            say(f"{label} {line.rstrip()}")
+            try:
+                say(f"{label} {line.rstrip()}")
+            except SystemExit:  # nobody reads any more: stop, but let the program not wait for us
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def end(self) -> None:
         """Wait until it has ended, by force if it doesn't, and has printed its last lines."""
@@ -84,6 +90,9 @@ class Ledger:
         closing.callback(self._admin.close)
         self._consumer = KafkaConsumer(**kafka.options, isolation_level="read_committed")
         closing.callback(self._consumer.close)
+        # Another one for the ends: this one's would leave out what is just being committed.
+        self._ends = KafkaConsumer(**kafka.options)
+        closing.callback(self._ends.close)
         partitions = [
             TopicPartition(topic, number)
             for topic in self.records
@@ -109,7 +118,7 @@ class Ledger:
     def is_settled(self) -> bool:
         """Whether all that is in the topics has been taken, and what came of it read here."""
         for topic, records in self.records.items():
-            ends = self._consumer.end_offsets(
+            ends = self._ends.end_offsets(
                 [one for one in self._consumer.assignment() if one.topic == topic]
             )
             if any(self._consumer.position(partition) < end for partition, end in ends.items()):
@@ -177,6 +186,7 @@ def main() -> None:
         sys.exit()
     _, settings = image_receiving.read_arguments()
     is_told = any(argument.startswith("--bootstrap-servers") for argument in sys.argv)
+    broker = None
     with ExitStack() as closing:
         if not is_told and not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
             try:
@@ -189,11 +199,11 @@ def main() -> None:
             os.environ["KAFKA_BOOTSTRAP_SERVERS"] = broker.bootstrap_servers
             _, settings = image_receiving.read_arguments()
             say(f"run_pipeline: embedded Kafka, topics in {settings.data / '.kafka'}")
-        status = run(settings, closing)
+        status = run(settings, broker, closing)
     sys.exit(status)
 
 
-def run(settings: Settings, closing: ExitStack) -> int:
+def run(settings: Settings, broker: embedded_kafka.Broker | None, closing: ExitStack) -> int:
     """Run the programs until they are done or one fails; the exit status."""
     stop = Stop(status=130, seconds=20)
     kafka = Kafka(settings, stop)
@@ -201,7 +211,7 @@ def run(settings: Settings, closing: ExitStack) -> int:
     closing.push(closing_ledger)
     os.environ["KAFKA_BOOTSTRAP_SERVERS"] = settings.bootstrap_servers
     os.environ["PIPELINE_DATA"] = str(settings.data)
-    os.environ["KAFKA_WAIT"] = str(settings.kafka_wait)
+    os.environ["KAFKA_WAIT"] = f"{settings.kafka_wait:f}"
     programs: list[Program] = []
     closing.callback(stop_all, programs)
     programs += [Program("image_event_alert"), Program("image_analysis")]
@@ -211,9 +221,12 @@ def run(settings: Settings, closing: ExitStack) -> int:
     while not is_done and not stop:
         for program in programs:
             status = program.process.poll()
-            if status and not stop:
+            if status or (status == 0 and program is not receiving):
                 say(f"run_pipeline: {program.name} ended with status {status}; stopping")
                 return status if status > 0 else 1
+        if broker and broker.process.poll() is not None:
+            say(f"run_pipeline: Kafka ended; {settings.data / '.kafka' / 'kafka.log'} may say why")
+            return 1
         with suppress(KafkaError):  # the programs say it when Kafka is away, and give up in time
             ledger.read()
             is_done = receiving.process.poll() == 0 and ledger.is_settled()

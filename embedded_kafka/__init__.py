@@ -11,6 +11,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,7 +41,7 @@ controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller_port}
 advertised.listeners=PLAINTEXT://localhost:{port}
-log.dirs={directory}/topics
+log.dirs=topics
 num.partitions=4
 group.initial.rebalance.delay.ms=0
 offsets.topic.num.partitions=1
@@ -79,6 +80,9 @@ def fetch_jars() -> list[Path]:
             # Without a terminal to draw on, the line above is enough.
             progress = tqdm(fetched, "Kafka", len(jars), unit=" jars", delay=1, disable=None)
             return [Path(jar) for jar in progress]
+        except KeyboardInterrupt:
+            threads.shutdown(cancel_futures=True)
+            raise
         except (OSError, ValueError) as error:
             threads.shutdown(cancel_futures=True)
             raise KafkaStartError(
@@ -111,7 +115,7 @@ def _listens(port: int) -> bool:
 
 
 def prepare(directory: Path, port: int, listen: str) -> list[str]:
-    """Make `directory` a Kafka's own and return the command that runs it on `port`.
+    """Make `directory` a Kafka's own and return the command that, run in it, runs it on `port`.
 
     The directory stays locked until the process that called this, and the Java it becomes,
     have ended. Raises `KafkaStartError`.
@@ -135,15 +139,12 @@ def prepare(directory: Path, port: int, listen: str) -> list[str]:
         )
     classpath = os.pathsep.join(map(str, fetch_jars()))
     properties = directory / "server.properties"
-    properties.write_text(
-        PROPERTIES.format(
-            controller_port=free_port(), listen=listen, port=port, directory=directory.resolve()
-        )
-    )
+    properties.write_text(PROPERTIES.format(controller_port=free_port(), listen=listen, port=port))
     if not (directory / "topics" / "meta.properties").exists():
         storage_tool = [*JAVA, classpath, "kafka.tools.StorageTool", "format"]
         formatting = subprocess.run(
-            [*storage_tool, "--cluster-id", CLUSTER_ID, "--config", properties],
+            [*storage_tool, "--cluster-id", CLUSTER_ID, "--config", properties.name],
+            cwd=directory,
             capture_output=True,
             text=True,
             check=False,
@@ -151,7 +152,7 @@ def prepare(directory: Path, port: int, listen: str) -> list[str]:
         if formatting.returncode != 0:
             reason = (formatting.stderr or formatting.stdout).strip().replace("\n", " ")
             raise KafkaStartError(f"Kafka cannot format {directory}: {reason}")
-    return [*JAVA, classpath, "kafka.Kafka", str(properties)]
+    return [*JAVA, classpath, "kafka.Kafka", properties.name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,12 +184,23 @@ def start(directory: Path, port: int | None = None) -> Broker:
     `directory`. On Linux it ends with the calling thread, however that ends.
     Raises `KafkaStartError`.
     """
-    if port is None:
-        port = DEFAULT_PORT if port_is_free("127.0.0.1", DEFAULT_PORT) else free_port()
     fetch_jars()  # here, where the progress bar has a terminal to draw on
-    directory.mkdir(parents=True, exist_ok=True)
     log = directory / "kafka.log"
-    with log.open("ab") as output:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        output = log.open("ab")
+        # One after the other, so that two at once don't choose the same port.
+        lock = Path(tempfile.gettempdir(), f"embedded-kafka-{os.getuid()}.lock")
+        starting = lock.open("w")
+    except OSError as error:
+        raise KafkaStartError(f"cannot write Kafka's files: {error}; make room") from error
+    with output, starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        if port is None:
+            port = DEFAULT_PORT if port_is_free("127.0.0.1", DEFAULT_PORT) else free_port()
+        elif not port_is_free("127.0.0.1", port):
+            raise KafkaStartError(f"port {port} is in use; stop what listens there")
+        said_before = output.tell()
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "embedded_kafka", "--directory", directory.resolve()),
@@ -201,9 +213,12 @@ def start(directory: Path, port: int | None = None) -> Broker:
             # A Ctrl-C at the terminal is for the parent, which ends Kafka last.
             start_new_session=True,
         )
-    while not _listens(port):
-        if process.poll() is not None:
-            _, _, reason = log.read_text(errors="replace").rpartition("embedded_kafka: ")
-            raise KafkaStartError(f"Kafka ended with status {process.returncode}: {reason.strip()}")
-        time.sleep(0.05)
+        while not _listens(port):
+            if process.poll() is not None:
+                said = log.read_bytes()[said_before:].decode(errors="replace").strip()
+                reason = said.rpartition("embedded_kafka: ")[2].splitlines()[-1:]
+                raise KafkaStartError(
+                    f"Kafka ended with status {process.returncode}: {' '.join(reason)}"
+                )
+            time.sleep(0.05)
     return Broker(port, process)

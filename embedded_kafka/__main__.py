@@ -31,6 +31,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     print(f"Apache Kafka on localhost:{options.port}, topics in {options.directory}", flush=True)
+    os.chdir(options.directory)  # whose name may have what Kafka's properties can't
     os.execv(java[0], java)
 
 

@@ -1,4 +1,4 @@
-"""The plumbing that the three stages share: how bytes move, and what differs between images."""
+"""The plumbing that the three stages share: how bytes move."""
 
 import os
 import sys
@@ -10,6 +10,8 @@ class Unusable(Exception):
 
 def say(line: str) -> None:
     """Print one line for the person at the terminal, at once."""
+    if sys.stdout is None:  # closed by whoever started us
+        return
     encoding = sys.stdout.encoding
     line = line.encode(encoding, "backslashreplace").decode(encoding)
     try:

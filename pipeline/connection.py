@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Stop:
-    """True once SIGINT or SIGTERM has asked the program to end."""
+    """True once Ctrl-C, SIGTERM or the closing of the terminal has asked the program to end."""
 
     def __init__(self, status: int = 0, seconds: int = 4) -> None:
         """A program that was stopped ends with `status`, after `seconds` at the latest."""
@@ -39,7 +39,7 @@ class Stop:
         self._seconds = seconds
         self._asked = False
         signal.signal(signal.SIGALRM, self._end)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._ask)
 
     def __bool__(self) -> bool:

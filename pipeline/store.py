@@ -34,10 +34,10 @@ class Copy:
     The name is the same again after a restart, so that Kafka knows the restarted copy for the
     dead one: program, host, and the lowest number that is free. A number is held by a locked
     file, which the operating system unlocks when the process ends, however it ends. `scope`
-    keeps apart those who can't meet, such as pipelines with other brokers.
+    keeps apart those who don't meet.
     """
 
-    def __init__(self, program: str, scope: str, most: int | None = None) -> None:
+    def __init__(self, program: str, scope: str = "", most: int | None = None) -> None:
         """Take a number; with `most` copies running already, end with a line that says so."""
         host = re.sub(r"[^a-zA-Z0-9._-]", "-", socket.gethostname())
         key = digest(scope.encode())[:16]
@@ -81,8 +81,8 @@ class Database:
         """What messages call this file."""
         return f"{self.name}/{name}"
 
-    def write(self, name: str, content: bytes) -> str:
-        """Put a file in place, safe from a crash, and return its path.
+    def write(self, name: str, content: bytes, *, is_new: bool = False) -> str:
+        """Put a file in place, safe from a crash, and return its path; `is_new` never overwrites.
 
         Ends the program with one line when that fails, as on a full disk: what isn't committed
         to Kafka by then is done again at the next start.
@@ -93,6 +93,8 @@ class Database:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            if is_new and (self.directory / name).exists():
+                raise FileExistsError(errno.EEXIST, "it is there already, by another program")
             part.replace(self.directory / name)
             self._sync()
         except OSError as error:

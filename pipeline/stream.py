@@ -114,7 +114,7 @@ class Stage:
     def __init__(self, settings: Settings, name: str, topic: str) -> None:
         self.name = name
         self.topic = topic
-        self.copy = Copy(name, settings.bootstrap_servers)
+        self.copy = Copy(name)
         self.kafka = Kafka(settings, Stop())
 
     def batches(self) -> Iterator[Batch]:
@@ -153,7 +153,9 @@ class Stage:
                 if not batch.committed:
                     return
             elif time.monotonic() - looked > LOOK_SECONDS:
-                if consumer.group_metadata().state != MemberState.STABLE or self._is_stuck():
+                if consumer.group_metadata().state != MemberState.STABLE:
+                    return
+                if not consumer.assignment() and self._is_stuck():
                     return
                 looked = time.monotonic()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import Pipeline, until
+from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 
 GOOD = {"image_id": "00000", "source": "", "number": 0, "path": "image_database/00000.jpg"}
@@ -124,6 +125,16 @@ def test_a_file_that_is_no_image(analysis: Pipeline, make: object) -> None:
     (letter,) = analysis.records("dead-letters")
     assert b"00001" in letter.value
     assert "image_database/00001.jpg" in header(letter, "exception.message")
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_compressed_messages(analysis: Pipeline, codec: str) -> None:
+    """Other programs may compress as Kafka allows."""
+    analysis.wait_for_topics()
+    producer = KafkaProducer(bootstrap_servers=analysis.bootstrap_servers, compression_type=codec)
+    producer.send("images", message(), b"").get(10)
+    producer.close()
+    analysis.started[0].says("00000  first image")
 
 
 def test_what_a_reset_took_away_is_set_aside(pipeline: Pipeline) -> None:

@@ -101,14 +101,15 @@ def running(data: Path) -> list[str]:
     return found
 
 
-def test_a_stage_that_dies_is_said(pipeline: Pipeline) -> None:
-    """When a program is killed under it, the run says which and ends with another status than 0."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stage_that_ends_is_said(pipeline: Pipeline, number: int) -> None:
+    """When a stage ends under it, in whatever way, the run says which and doesn't end with 0."""
     program = pipeline.start(str(HERE / "run_pipeline.sh"), "--count", "2000")
     program.says("image_analysis .*CHANGED")
     children = Path(f"/proc/{program.process.pid}/task/{program.process.pid}/children")
     for child in children.read_text().split():
         if b"image_analysis.py" in Path(f"/proc/{child}/cmdline").read_bytes():
-            os.kill(int(child), signal.SIGKILL)
+            os.kill(int(child), number)
     assert program.ends(20) not in (0, None)
     program.says("run_pipeline: image_analysis ended")
 
@@ -121,6 +122,31 @@ def test_an_image_that_is_set_aside_is_a_failure(pipeline: Pipeline) -> None:
     assert program.ends(60) == 1
     assert table(program)["dead letters"] == "1"
     assert table(program)["alerts"] == "25"
+
+
+def test_nobody_reads_any_more(alone: Pipeline) -> None:
+    """In a pipe that is closed, the run ends, and its programs don't wait for ever to print."""
+    command = f"{HERE / 'run_pipeline.sh'} --count 2000 | head -3"
+    assert alone.start("/bin/sh", "-c", command).ends(30) == 0
+    until(lambda: not running(alone.data), "the end of all processes", 15)
+
+
+def test_two_at_once_and_names_with_everything(alone: Pipeline, tmp_path: Path) -> None:
+    """Two runs started together take two ports; a comma or an é in a path troubles nobody."""
+    other = tmp_path / "données, et [plus]"
+    shutil.copytree(alone.data, other)
+    runs = [
+        alone.start(str(HERE / "run_pipeline.sh"), "--data", str(data), "--count", "4")
+        for data in (alone.data, other)
+    ]
+    for program in runs:
+        assert program.ends(60) == 0, program
+        assert table(program)["alerts"] == "1"
+    assert (other / "image_event_alerts" / "image_event_alert_00003.txt").exists()
+    assert (other / ".kafka" / "topics").is_dir()
+    cleaned = alone.start(str(HERE / "clean_image_dirs.sh"), PIPELINE_DATA=str(other))
+    assert cleaned.ends() == 0
+    assert os.listdir(other / "image_database") == []
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import fcntl
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
@@ -18,7 +17,7 @@ PYTHON = VENV / "bin" / "python"
 
 
 def is_usable() -> bool:
-    """Whether .venv has a Python that runs: not so after a move, or one half made."""
+    """Whether .venv has a Python that runs: not so one half made, or made of one that has gone."""
     try:
         return subprocess.run([PYTHON, "-c", ""], check=False).returncode == 0
     except OSError:
@@ -32,7 +31,8 @@ def install(requirements: Path) -> None:
     if installed.exists() and installed.read_bytes() == wanted and is_usable():
         return
     try:
-        import ensurepip  # noqa: F401, PLC0415 (Debian leaves it out)
+        import ensurepip  # noqa: F401, PLC0415 (Debian leaves both out)
+        import venv  # noqa: PLC0415
     except ImportError:
         sys.exit(
             f"{sys.executable} has no venv module; install it (Debian, Ubuntu: "
@@ -68,7 +68,7 @@ def main() -> None:
         with (HERE / ".venv.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             install(HERE / requirements)
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         sys.exit(f"cannot make {VENV}: {error}; make room and make {HERE} writable")
     except KeyboardInterrupt:
         sys.exit(130)
