@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,10 +115,10 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def prepare(directory: Path, port: int, listen: str) -> list[str]:
+def prepare(directory: Path, port: int, listen: str, more: Sequence[str] = ()) -> list[str]:
     """Make `directory` a Kafka's own and return the command that, run in it, runs it on `port`.
 
-    The directory stays locked until the process that called this, and the Java it becomes,
+    `more` are properties of Kafka's, each `name=value`, over those above. The directory stays locked until the process that called this, and the Java it becomes,
     have ended. Raises `KafkaStartError`.
     """
     try:
@@ -139,7 +140,8 @@ def prepare(directory: Path, port: int, listen: str) -> list[str]:
         )
     classpath = os.pathsep.join(map(str, fetch_jars()))
     properties = directory / "server.properties"
-    properties.write_text(PROPERTIES.format(controller_port=free_port(), listen=listen, port=port))
+    ours = PROPERTIES.format(controller_port=free_port(), listen=listen, port=port)
+    properties.write_text(ours + "".join(f"{line}\n" for line in more))  # what is last, counts
     if not (directory / "topics" / "meta.properties").exists():
         storage_tool = [*JAVA, classpath, "kafka.tools.StorageTool", "format"]
         formatting = subprocess.run(
@@ -177,10 +179,10 @@ class Broker:
             self.process.wait()
 
 
-def start(directory: Path, port: int | None = None) -> Broker:
+def start(directory: Path, port: int | None = None, more: Sequence[str] = ()) -> Broker:
     """Start Kafka on `directory` as a child process and return once it listens.
 
-    Without a port it takes 9092 where that is free. What Kafka prints goes to `kafka.log` in
+    Without a port it takes 9092 where that is free. `more` is what `prepare` takes. What Kafka prints goes to `kafka.log` in
     `directory`. On Linux it ends with the calling thread, however that ends.
     Raises `KafkaStartError`.
     """
@@ -205,6 +207,7 @@ def start(directory: Path, port: int | None = None) -> Broker:
             [
                 *(sys.executable, "-m", "embedded_kafka", "--directory", directory.resolve()),
                 *("--port", str(port), "--parent", str(os.getpid())),
+                *(f"--property={line}" for line in more),
             ],
             cwd=Path(__file__).parents[1],
             stdin=subprocess.DEVNULL,

@@ -19,13 +19,20 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="default: %(default)s")
     parser.add_argument("--listen", default="127.0.0.1", help="address; default: %(default)s")
     parser.add_argument("--parent", type=int, help="end when this parent process ends (Linux)")
+    parser.add_argument(
+        "--property",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a property of Kafka's, over ours; may be given several times",
+    )
     options = parser.parse_args()
     if options.parent and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != options.parent:
             sys.exit("the parent has ended")
     try:
-        java = prepare(options.directory, options.port, options.listen)
+        java = prepare(options.directory, options.port, options.listen, options.property)
     except KafkaStartError as error:
         sys.exit(f"embedded_kafka: {error}")
     except KeyboardInterrupt:

@@ -60,8 +60,9 @@ class ImageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     image_id: ImageId
     previous_image_id: ImageId
     path: Path  # of the description
-    difference_path: Path | None = None  # of the difference image
     sha256: Sha256 | None = None  # of the description
+    difference_path: Path | None = None  # of the difference image
+    difference_sha256: Sha256 | None = None
     l2_norm: float | None = None
     rms: float | None = None
     changed_share: float | None = None  # of the pixels, 0 to 1
@@ -84,6 +85,7 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     event_id: ImageId
     image_id: ImageId
     path: Path  # of the alert
+    sha256: Sha256 | None = None  # of the alert
     previous_image_id: ImageId | None = None
     received: Time | None = None  # when the changed image was
 

@@ -45,8 +45,8 @@ class Settings:
 class Parser(argparse.ArgumentParser):
     """A command line with the options that all stages have; an error is one line and exit 2."""
 
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_abbrev=False)
+    def __init__(self, description: str, prog: str | None = None) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
         server = f"{HOST}:{PORT}"
         servers = matching(f"{server}(,{server})*", "HOST:PORT, as in localhost:9092")
         seconds = matching(r"\d{1,5}(\.\d+)?", "a number of seconds, from 0 to 99999")
