@@ -59,6 +59,11 @@ class Change:
         """Changed pixels by all pixels, 0 to 1."""
         return self.changed_pixels / self.pixels
 
+    @property
+    def percent(self) -> str:
+        """The changed share for people, never rounded to 0 %."""
+        return f"{100 * self.changed_share:.3g} %"
+
 
 def decode(content: bytes) -> Image.Image:
     """The image in a file's bytes, upright, in a mode of `MODES`. Raises `Unusable`."""
@@ -85,6 +90,8 @@ def decode(content: bytes) -> Image.Image:
 
 def compare(previous: Image.Image, image: Image.Image) -> Change | None:
     """What differs between two decoded images; None if nothing does."""
+    if previous is image:
+        return None
     is_deep = previous.mode in DEEP or image.mode in DEEP
     squares, largest, channels = (_overlap_deep if is_deep else _overlap)(previous, image)
     sizes = {previous.size, image.size}

@@ -28,23 +28,25 @@ ORIGINAL = f"{IMAGE_ORIGINAL}/original_image.jpg"
 def main() -> None:
     """Receive as many images as asked for."""
     options, settings = read_arguments()
+    stop = Stop(status=1)
     name = f"image_receiving-{options.source}".rstrip("-")
     # One at a time for each source: two would count the same numbers.
     images = Database(settings.data, IMAGE_DATABASE, Copy(name, str(settings.data), most=1))
+    originals = Database(settings.data, IMAGE_ORIGINAL)
     say(f"image_receiving: Kafka at {settings.bootstrap_servers}")
     say(f"image_receiving: from {settings.data / ORIGINAL} to {images.directory}")
 
     numbers = images.numbers(options.source)
     first = numbers[-1] + 1 if numbers else 0
     end = first + options.count
-    begin_with = images.path(f"{image_id(options.source, first - 1)}.jpg") if numbers else ORIGINAL
+    last = f"{IMAGE_DATABASE}/{image_id(options.source, first - 1)}.jpg"
+    begin_with, database = (last, images) if numbers else (ORIGINAL, originals)
     try:
-        content = Database(settings.data, begin_with.split("/")[0]).read(begin_with)
+        content = database.read(begin_with)
         decode(content)
     except Unusable as reason:
         sys.exit(f"image_receiving: cannot begin with {begin_with}: {reason}; put a picture there")
 
-    stop = Stop(status=1)
     outbox = Outbox(settings, images, name, stop)
 
     # A run before this one may have died between storing and publishing: that goes first.
@@ -62,7 +64,7 @@ def main() -> None:
         messages = [message for message, _ in batch]
         outbox.put(messages)
         for message, image in batch:
-            images.write(f"{message.image_id}.jpg", image, is_new=True)
+            images.write(message.path, image, is_new=True)
         outbox.publish(messages)
         for message in messages:
             turned = ", turned by 90 degrees" if message.number % 4 == 3 else ""

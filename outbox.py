@@ -18,7 +18,7 @@ from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop, text
 from pipeline.messages import IMAGES, ReceivedImage
 from pipeline.settings import Settings
-from pipeline.store import Database, digest
+from pipeline.store import IMAGE_DATABASE, Database, digest
 from pipeline.stream import outgoing_message, transact, transactional_producer
 
 MARKER = TopicPartition(IMAGES, 0)  # any partition would do
@@ -30,7 +30,7 @@ class Outbox:
     def __init__(self, settings: Settings, images: Database, name: str, stop: Stop) -> None:
         self._images = images
         self._name = name
-        self._file = f".{name}.json"
+        self._path = f"{IMAGE_DATABASE}/.{name}.json"
         self._kafka = Kafka(settings, stop)
         self._closing = ExitStack()
         self._producer: KafkaProducer
@@ -40,24 +40,24 @@ class Outbox:
     def left(self) -> list[ReceivedImage]:
         """What an interrupted run has stored and not published: in doubt until it is published."""
         try:
-            content = self._images.read(self._images.path(self._file))
+            content = self._images.read(self._path)
         except Unusable:
             return []
         try:
             messages = msgspec.json.decode(content, type=list[ReceivedImage])
         except msgspec.MsgspecError as error:
-            sys.exit(f"{self._images.directory / self._file} is damaged: {error}; remove it")
+            sys.exit(f"{self._images.data / self._path} is damaged: {error}; remove it")
         is_published = self._last_batch == digest(content)
         return [] if is_published else [one for one in messages if self._is_stored(one)]
 
     def put(self, messages: Sequence[ReceivedImage]) -> None:
         """Remember the messages, before their images are put in place."""
-        self._images.write(self._file, msgspec.json.encode(messages))
+        self._images.write(self._path, msgspec.json.encode(messages))
 
     def publish(self, messages: Sequence[ReceivedImage]) -> None:
         """Publish the messages in one transaction; return once Kafka has acknowledged them."""
-        batch = digest(self._images.read(self._images.path(self._file)))
-        outgoing = [outgoing_message(IMAGES, one.source, one) for one in messages]
+        batch = digest(self._images.read(self._path))
+        outgoing = [outgoing_message(IMAGES, one) for one in messages]
         while self._last_batch != batch:
             try:
                 marker = {MARKER: OffsetAndMetadata(0, batch, -1)}
@@ -69,7 +69,7 @@ class Outbox:
 
     def close(self) -> None:
         """Forget the batch, which has been published, and leave Kafka."""
-        (self._images.directory / self._file).unlink(missing_ok=True)
+        (self._images.data / self._path).unlink(missing_ok=True)
         self._closing.close()
 
     def _is_stored(self, message: ReceivedImage) -> bool:

@@ -118,8 +118,9 @@ def _listens(port: int) -> bool:
 def prepare(directory: Path, port: int, listen: str, more: Sequence[str] = ()) -> list[str]:
     """Make `directory` a Kafka's own and return the command that, run in it, runs it on `port`.
 
-    `more` are properties of Kafka's, each `name=value`, over those above. The directory stays locked until the process that called this, and the Java it becomes,
-    have ended. Raises `KafkaStartError`.
+    `more` are properties of Kafka's, each `name=value`, over those above. The directory stays
+    locked until the process that called this, and the Java it becomes, have ended.
+    Raises `KafkaStartError`.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -182,9 +183,9 @@ class Broker:
 def start(directory: Path, port: int | None = None, more: Sequence[str] = ()) -> Broker:
     """Start Kafka on `directory` as a child process and return once it listens.
 
-    Without a port it takes 9092 where that is free. `more` is what `prepare` takes. What Kafka prints goes to `kafka.log` in
-    `directory`. On Linux it ends with the calling thread, however that ends.
-    Raises `KafkaStartError`.
+    Without a port it takes 9092 where that is free. `more` are properties, as for `prepare`. What
+    Kafka prints goes to `kafka.log` in `directory`. On Linux it ends with the calling thread,
+    however that ends. Raises `KafkaStartError`.
     """
     fetch_jars()  # here, where the progress bar has a terminal to draw on
     log = directory / "kafka.log"

@@ -45,13 +45,19 @@ class Stop:
     def __bool__(self) -> bool:
         return self._asked
 
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass, or less when asked to end."""
+        end = time.monotonic() + seconds
+        while not self and time.monotonic() < end:
+            time.sleep(0.05)
+
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
         # kafka-python waits without limit for a Kafka that is away.
         signal.alarm(self._seconds)
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
-        say("stopped while Kafka was busy: what was in hand will be done at the next start")
+        say("stopped in the middle: what was in hand will be done at the next start")
         os._exit(self.status)
 
 
@@ -96,7 +102,7 @@ class Kafka:
                         return made, closing.pop_all()
             else:
                 self._is_away("nothing listens there")
-            time.sleep(0.5)
+            self.stop.wait(0.5)
         sys.exit(self.stop.status)
 
     def _reachable(self) -> bool:

@@ -4,7 +4,6 @@ JSON in UTF-8, with the source as the key, so that each source keeps its order. 
 may be absent are those that a producer other than these stages may not know.
 """
 
-import re
 from datetime import datetime
 from typing import Annotated, TypeVar
 
@@ -53,11 +52,28 @@ class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
             )
 
 
-class ImageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    event_id: ImageId
+    image_id: ImageId  # of the changed image
+
+    def __post_init__(self) -> None:
+        if self.event_id != self.image_id:
+            raise ValueError(f"event_id {self.event_id!r} is not image_id {self.image_id!r}")
+
+    @property
+    def source(self) -> str:
+        """The source of the changed image."""
+        return self.image_id.rpartition("-")[0]
+
+    @property
+    def number(self) -> int:
+        """The number of the changed image."""
+        return int(self.image_id.rpartition("-")[2])
+
+
+class ImageEvent(_Change, frozen=True, kw_only=True, omit_defaults=True):
     """In `image-events`: an image differs from the one before it."""
 
-    event_id: ImageId
-    image_id: ImageId
     previous_image_id: ImageId
     path: Path  # of the description
     sha256: Sha256 | None = None  # of the description
@@ -69,21 +85,10 @@ class ImageEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     box: tuple[int, int, int, int] | None = None  # left, top, right, bottom, in pixels
     received: Time | None = None  # when the changed image was
 
-    def __post_init__(self) -> None:
-        if self.event_id != self.image_id:
-            raise ValueError(f"event_id {self.event_id!r} is not image_id {self.image_id!r}")
 
-    @property
-    def source(self) -> str:
-        """The source of both images."""
-        return re.sub("-?[0-9]+$", "", self.image_id)
-
-
-class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Alert(_Change, frozen=True, kw_only=True, omit_defaults=True):
     """In `alerts`: the interested parties have been told of an image event."""
 
-    event_id: ImageId
-    image_id: ImageId
     path: Path  # of the alert
     sha256: Sha256 | None = None  # of the alert
     previous_image_id: ImageId | None = None
@@ -91,7 +96,8 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 Message = ReceivedImage | ImageEvent | Alert
-M = TypeVar("M", ReceivedImage, ImageEvent, Alert)
+KINDS: dict[str, type[Message]] = {IMAGES: ReceivedImage, IMAGE_EVENTS: ImageEvent, ALERTS: Alert}
+M = TypeVar("M", bound=Message)
 
 
 def parse(value: bytes | None, kind: type[M]) -> M:

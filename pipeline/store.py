@@ -13,7 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from pipeline import Unusable
+from tenacity import RetryCallState, retry, retry_if_exception_type, wait_exponential
+
+from pipeline import Unusable, say
 
 IMAGE_ORIGINAL = "image_original"
 IMAGE_DATABASE = "image_database"
@@ -23,9 +25,24 @@ IMAGE_EVENT_ALERTS = "image_event_alerts"
 MAX_BYTES = 256 * 2**20  # a file that is larger is no image
 # Faults of the machine, not of what a message names.
 PASSING = {
-    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
-    *(errno.ESTALE, errno.ETIMEDOUT),
+    *(errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
 }
+
+
+class Passing(Exception):
+    """A fault that goes away when somebody mends it; the text says which, for people."""
+
+
+def _say_again(state: RetryCallState) -> None:
+    error, pause = state.outcome and state.outcome.exception(), state.upcoming_sleep
+    say(f"{error}; trying again in {pause:g} s")
+
+
+# Without limit: nothing may be lost, and a stage that is told to stop ends all the same.
+patiently = retry(
+    retry=retry_if_exception_type(Passing), wait=wait_exponential(max=30), before_sleep=_say_again
+)
 
 
 class Copy:
@@ -75,41 +92,42 @@ class Database:
                 (self.directory / f".probe{self._part_suffix}").touch()
                 (self.directory / f".probe{self._part_suffix}").unlink()
             except OSError as error:
+                if error.errno in PASSING:
+                    return
                 sys.exit(f"cannot write to {self.directory}: {_reason(error)}; make it writable")
 
-    def path(self, name: str) -> str:
-        """What messages call this file."""
-        return f"{self.name}/{name}"
+    def has(self, path: str) -> bool:
+        """Whether there is a file of this path."""
+        return (self.data / path).is_file()
 
-    def write(self, name: str, content: bytes, *, is_new: bool = False) -> str:
-        """Put a file in place, safe from a crash, and return its path; `is_new` never overwrites.
+    @patiently
+    def write(self, path: str, content: bytes, *, is_new: bool = False) -> None:
+        """Put a file in place, safe from a crash; `is_new` never overwrites one.
 
-        Ends the program with one line when that fails, as on a full disk: what isn't committed
-        to Kafka by then is done again at the next start.
+        When that fails, as on a full disk, it says so and tries again until it is done.
         """
-        part = self.directory / f".{name}{self._part_suffix}"
+        target = self.data / path
+        part = target.with_name(f".{target.name}{self._part_suffix}")
         try:
             with part.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            if is_new and (self.directory / name).exists():
-                raise FileExistsError(errno.EEXIST, "it is there already, by another program")
-            part.replace(self.directory / name)
+            if is_new and target.exists():
+                part.unlink()
+                sys.exit(f"{target} is there already, by another program; it stays as it is")
+            part.replace(target)
             self._sync()
         except OSError as error:
             part.unlink(missing_ok=True)
-            sys.exit(
-                f"cannot write {self.directory / name}: {_reason(error)}; mend that and start "
-                "again: what was in hand will be done then"
-            )
-        return self.path(name)
+            raise Passing(f"cannot write {target}: {_reason(error)}") from error
 
+    @patiently
     def read(self, path: str, sha256: str | None = None) -> bytes:
         """A file's bytes, by the path and, if known, the SHA-256 that a message gives.
 
-        Raises `Unusable` if it isn't that file, or none in this directory, links resolved. A
-        fault that may pass, such as a permission, ends the program with one line.
+        Raises `Unusable` if it isn't that file, or none in this directory, links resolved. When
+        the machine is at fault, it says so and tries again.
         """
         try:
             target = (self.data / path).resolve()
@@ -124,12 +142,16 @@ class Database:
                     raise Unusable(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}")
                 content = file.read(MAX_BYTES)
         except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
-            if isinstance(error, OSError) and error.errno in PASSING:
-                sys.exit(f"cannot read {path}: {_reason(error)}; mend that and start again")
+            if isinstance(error, OSError) and self._may_pass(error):
+                raise Passing(f"cannot read {path!r}: {_reason(error)}") from error
             raise Unusable(f"{path!r} can't be read: {_reason(error)}") from error
         if sha256 not in (None, digest(content)):
             raise Unusable(f"{path} has other bytes than when it was stored")
         return content
+
+    def _may_pass(self, error: OSError) -> bool:
+        is_closed = error.errno in (errno.EACCES, errno.EPERM)
+        return error.errno in PASSING or (is_closed and not os.access(self.directory, os.X_OK))
 
     def numbers(self, source: str) -> list[int]:
         """The numbers of the images of this source, in order."""

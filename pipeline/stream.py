@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from kafka import (
@@ -23,46 +24,91 @@ from kafka import (
 from kafka.admin import MemberToRemove
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.coordinator.base import MemberState
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError
 
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop, text
-from pipeline.messages import DEAD_LETTERS, Message, dump
+from pipeline.messages import DEAD_LETTERS, ImageEvent, Message, ReceivedImage, dump
+from pipeline.repeats import CAUSE, Repeats, cause
 from pipeline.settings import Settings
 from pipeline.store import Copy
+from pipeline.topics import Topics
 
 BATCH = 50  # records at most; a transaction costs about 20 ms however many it holds
 TRANSACTION_SECONDS = 10  # Kafka gives a transaction a little more
+EARLIER = 200  # records of a partition to look at before its first batch
 LOOK_SECONDS = 10  # without records, until a copy looks whether its group is well
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a copy has while Kafka is there: its membership in the group, and a producer."""
+
+    consumer: KafkaConsumer
+    producer: KafkaProducer
+    topics: Topics
+    repeats: Repeats
+    seen: set[tuple[TopicPartition, int]]  # partitions that were taken, each with the generation
 
 
 class Batch:
     """Records to take, and what comes of them, up to the commit."""
 
-    def __init__(self, stage: "Stage", consumer: KafkaConsumer, producer: KafkaProducer) -> None:
+    def __init__(
+        self, stage: "Stage", place: Place, polled: Mapping[TopicPartition, list[ConsumerRecord]]
+    ) -> None:
         self.committed = False
         self._stage = stage
-        self._consumer = consumer
-        self._producer = producer
-        # kafka-python loses a join to the group for good when a poll of under 500 ms interrupts it.
-        polled = consumer.poll(timeout_ms=500, max_records=BATCH)
-        self.records = [record for records in polled.values() for record in records]
+        self._place = place
+        self._polled = polled
+        # As it is now: a copy that the group has left behind by the commit must fail there.
+        self._group = place.consumer.group_metadata()
         self._offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         self._outgoing: list[dict[str, Any]] = []
         self._lines: list[str] = []
+        self._error: KafkaError | None = None  # which keeps the batch from its commit
 
     def __iter__(self) -> Iterator[ConsumerRecord]:
         """The records, in order; fewer when the program is told to stop."""
-        for record in self.records:
-            if self._stage.kafka.stop:
-                return
-            partition = TopicPartition(record.topic, record.partition)
-            self._offsets[partition] = OffsetAndMetadata(record.offset + 1, "", -1)
-            yield record
+        for partition, records in self._polled.items():
+            for record in records:
+                if self._stage.kafka.stop or self._error:
+                    return
+                self._offsets[partition] = OffsetAndMetadata(record.offset + 1, "", -1)
+                yield record
 
-    def publish(self, topic: str, source: str, message: Message) -> None:
-        """Send this message with the commit."""
-        self._outgoing.append(outgoing_message(topic, source, message))
+    def earlier(self) -> list[ConsumerRecord]:
+        """Some records from before this batch, of the partitions that this copy has just got."""
+        generation = self._group.generation_id
+        new = {
+            partition: records[0].offset
+            for partition, records in self._polled.items()
+            if (partition, generation) not in self._place.seen
+        }
+        start = {partition: max(0, offset - EARLIER) for partition, offset in new.items()}
+        try:
+            earlier = list(self._place.topics.read(start, new))
+        except KafkaError as error:
+            self._error = error
+            return []
+        self._place.seen.update((partition, generation) for partition in new)
+        return earlier
+
+    def is_repeated(self, record: ConsumerRecord, message: ReceivedImage | ImageEvent) -> bool:
+        """Whether this very message came before, and what it causes is published."""
+        if any((CAUSE, cause(record)) in outgoing["headers"] for outgoing in self._outgoing):
+            return True
+        try:
+            generation = self._group.generation_id
+            return self._place.repeats.is_answered(record, message, generation)
+        except KafkaError as error:
+            self._error = error
+            return True
+
+    def publish(self, record: ConsumerRecord, message: Message) -> None:
+        """Send the message that this record causes with the commit."""
+        outgoing = outgoing_message(self._stage.publishes, message)
+        self._outgoing.append({**outgoing, "headers": [(CAUSE, cause(record))]})
 
     def set_aside(self, record: ConsumerRecord, reason: Unusable) -> None:
         """Send this record to the dead letters with the commit, as it came, and say so."""
@@ -97,9 +143,10 @@ class Batch:
         If Kafka doesn't let us, it says so, and the stage takes the records again.
         """
         try:
+            if self._error:
+                raise self._error
             if self._offsets:
-                group = self._consumer.group_metadata()
-                transact(self._producer, self._outgoing, self._offsets, group)
+                transact(self._place.producer, self._outgoing, self._offsets, self._group)
         except KafkaError as error:
             say(f"Kafka did not commit: {text(error)}; trying again")
             return
@@ -111,26 +158,30 @@ class Batch:
 class Stage:
     """A program's place in the pipeline: takes a topic's records, shared with its other copies."""
 
-    def __init__(self, settings: Settings, name: str, topic: str) -> None:
+    def __init__(self, settings: Settings, name: str, takes: str, publishes: str) -> None:
         self.name = name
-        self.topic = topic
+        self.takes = takes
+        self.publishes = publishes
         self.copy = Copy(name)
         self.kafka = Kafka(settings, Stop())
+        self._failures = 0  # since the last commit
 
     def batches(self) -> Iterator[Batch]:
         """Batches of records, each from where the last commit ended, until told to stop."""
         while not self.kafka.stop:
-            (consumer, producer), closing = self.kafka.connect(self._join)
+            place, closing = self.kafka.connect(self._join)
             with closing:
                 try:
-                    yield from self._batches(consumer, producer)
+                    yield from self._batches(place)
                 except KafkaError as error:
                     say(f"Kafka: {text(error)}; connecting again")
+            self.kafka.stop.wait(min(2**self._failures / 8, 10))
+            self._failures += 1
 
-    def _join(self, closing: ExitStack) -> tuple[KafkaConsumer, KafkaProducer]:
+    def _join(self, closing: ExitStack) -> Place:
         producer = transactional_producer(self.kafka, self.copy.name, closing)
         consumer = KafkaConsumer(
-            self.topic,
+            self.takes,
             **self.kafka.options,
             group_id=self.name,
             # Static membership: a copy that starts again takes up its partitions at once.
@@ -141,23 +192,42 @@ class Stage:
             enable_auto_commit=False,
         )
         closing.callback(consumer.close, autocommit=False, timeout_ms=1000)
-        return consumer, producer
+        topics = Topics(self.kafka, closing)
+        return Place(consumer, producer, topics, Repeats(topics, self.publishes), set())
 
-    def _batches(self, consumer: KafkaConsumer, producer: KafkaProducer) -> Iterator[Batch]:
+    def _batches(self, place: Place) -> Iterator[Batch]:
         """Batches until one isn't committed, or we get none because the group is stuck."""
         looked = time.monotonic()
         while not self.kafka.stop:
-            batch = Batch(self, consumer, producer)
-            if batch.records:
+            # kafka-python loses a join to the group for good when a shorter poll interrupts it.
+            try:
+                polled = place.consumer.poll(timeout_ms=500, max_records=BATCH)
+            except CorruptRecordError:
+                if self._set_aside_unreadable(place):
+                    continue
+                return
+            if polled:
+                batch = Batch(self, place, polled)
                 yield batch
                 if not batch.committed:
                     return
+                self._failures = 0
             elif time.monotonic() - looked > LOOK_SECONDS:
-                if consumer.group_metadata().state != MemberState.STABLE:
+                if place.consumer.group_metadata().state != MemberState.STABLE:
                     return
-                if not consumer.assignment() and self._is_stuck():
+                if not place.consumer.assignment() and self._is_stuck():
                     return
                 looked = time.monotonic()
+
+    def _set_aside_unreadable(self, place: Place) -> bool:
+        """Go past records that kafka-python can't read; whether that was it, and is committed."""
+        skipped = place.topics.skip(place.consumer)
+        polled = {partition: [_unreadable(partition, offset)] for partition, offset in skipped}
+        batch = Batch(self, place, polled)
+        for record in batch:
+            batch.set_aside(record, Unusable("it can't be read, and is left where it is"))
+        batch.commit()
+        return bool(polled) and batch.committed
 
     def _is_stuck(self) -> bool:
         """Whether the group is content although nobody takes some partition; if so, leave it.
@@ -174,7 +244,7 @@ class Stage:
                 for topic in (member["member_assignment"] or {}).get("assigned_partitions", ())
                 for partition in topic["partitions"]
             }
-            partitions = admin.describe_topics([self.topic])[0]["partitions"]
+            partitions = admin.describe_topics([self.takes])[0]["partitions"]
             is_stuck = group["group_state"] == "Stable" and len(taken) < len(partitions)
             if is_stuck:
                 admin.remove_group_members(
@@ -183,6 +253,13 @@ class Stage:
             return is_stuck
         finally:
             admin.close()
+
+
+def _unreadable(partition: TopicPartition, offset: int) -> ConsumerRecord:
+    """All that is known of a record that can't be read."""
+    unknown = dict.fromkeys(ConsumerRecord._fields)
+    about = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
+    return ConsumerRecord(**{**unknown, **about, "headers": []})
 
 
 def transact(
@@ -216,9 +293,9 @@ def transact(
         raise KafkaTimeoutError(f"no answer in {TRANSACTION_SECONDS} s") from None
 
 
-def outgoing_message(topic: str, source: str, message: Message) -> dict[str, Any]:
+def outgoing_message(topic: str, message: Message) -> dict[str, Any]:
     """A message as kafka-python sends it; the key keeps each source in order."""
-    return {"topic": topic, "key": source.encode(), "value": dump(message)}
+    return {"topic": topic, "key": message.source.encode(), "value": dump(message)}
 
 
 def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:

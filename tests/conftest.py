@@ -27,6 +27,7 @@ import embedded_kafka
 HERE = Path(__file__).resolve().parents[1]
 TOPICS = ("images", "image-events", "alerts", "dead-letters")
 IMAGE = "pipeline_image"
+IS_ROOT = sys.platform == "linux" and os.getuid() == 0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BROKER] = chosen
     config.stash[WHY] = why
     config.addinivalue_line("markers", "docker: needs a Docker engine; runs with --broker=docker")
+    config.addinivalue_line("markers", "root: mounts a small file system; runs as root on Linux")
 
 
 BROKER = pytest.StashKey[str]()
@@ -63,14 +65,17 @@ def pytest_report_header(config: pytest.Config) -> str:
     header = f"Kafka: {config.stash[BROKER]} ({config.stash[WHY]})"
     if config.stash[BROKER] != "docker":
         header += "; the tests of the container are left out, --broker=docker runs them"
+    if not IS_ROOT:
+        header += "; the tests that mount a file system are left out, root runs them"
     return header
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.stash[BROKER] != "docker":
-        out = [item for item in items if item.get_closest_marker("docker")]
-        config.hook.pytest_deselected(items=out)
-        items[:] = [item for item in items if item not in out]
+    can = {"docker": config.stash[BROKER] == "docker", "root": IS_ROOT}
+    left_out = {marker for marker, is_possible in can.items() if not is_possible}
+    out = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
 
 
 def docker(*arguments: str) -> str:
@@ -157,7 +162,10 @@ class Program:
                 assert re.search(pattern, str(self)), f"ended without {pattern!r}:\n{self}"
             return bool(found)
 
-        until(look, f"{pattern!r} in:\n{self}", seconds)
+        try:
+            until(look, f"{pattern!r}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}, in:\n{self}") from None
         return found[0]
 
     def ends(self, seconds: float = 30) -> int:

@@ -1,7 +1,7 @@
 """Wrong settings, missing or wrong originals, no room, no Kafka: one clear line, no half files."""
 
-import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -173,33 +173,58 @@ def test_something_else_listens_there(lone: Pipeline) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for two megabytes."""
+    """A file system with room for nine megabytes."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", disk], check=True)
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="mounts a file system of 2 MB, which takes root")
-def test_a_full_disk(pipeline: Pipeline, small_disk: Path) -> None:
-    """One line says so, no half file stays, and once there is room the rest is done."""
-    directory = pipeline.data / "image_database"
-    directory.rmdir()
-    directory.symlink_to(small_disk)
-    receiving = pipeline.start("image_receiving.py")
-    assert receiving.ends() == 1
-    assert "cannot write" in receiving.lines[-1]
-    assert "No space left" in receiving.lines[-1]
-    assert "Traceback" not in str(receiving)
-    stored = [name for name in pipeline.files("image_database") if not name.startswith(".")]
-    assert 0 < len(stored) < 11
-    assert not [name for name in pipeline.files("image_database") if name.endswith(".part")]
-    original = (pipeline.data / "image_original" / "original_image.jpg").read_bytes()
-    assert (directory / "00002.jpg").read_bytes() == original
-    subprocess.run(["mount", "-o", "remount,size=9m", small_disk], check=True)
-    pipeline.receive("--count", "2")
-    assert [f"{name}.jpg" for name in pipeline.ids("images")] == pipeline.files("image_database")
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("program", "directory"),
+    [
+        ("image_receiving.py", "image_database"),
+        ("image_analysis.py", "image_event_database"),
+        ("image_event_alert.py", "image_event_alerts"),
+    ],
+)
+def test_a_full_disk(pipeline: Pipeline, small_disk: Path, program: str, directory: str) -> None:
+    """The stage waits and says so, no half file stays, and once there is room the rest is done."""
+    (pipeline.data / directory).rmdir()
+    (pipeline.data / directory).symlink_to(small_disk)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    programs = [pipeline.start(name) for name in PROGRAMS]
+    full = programs[PROGRAMS.index(program)]
+    full.says(f"cannot write .*/{directory}/.*: No space left on device; trying again in 1 s")
+    full.says("trying again in 4 s")
+    assert pipeline.files(directory) == ["filler"]
+    filler.unlink()
+    programs[2].says("00007  ALERT")
+    assert programs[0].ends() == 0
+    assert pipeline.ids("images") == [f"{number:05d}" for number in range(11)]
+    assert pipeline.ids("alerts") == ["00003", "00007"]
+    assert pipeline.records("dead-letters") == []
+    assert not [name for name in pipeline.files(directory) if name.endswith(".part")]
+    assert "Traceback" not in str(full)
+
+
+@pytest.mark.root
+def test_stopped_while_the_disk_is_full(pipeline: Pipeline, small_disk: Path) -> None:
+    """It ends at once all the same, and the next run does what was left."""
+    (pipeline.data / "image_event_database").rmdir()
+    (pipeline.data / "image_event_database").symlink_to(small_disk)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    pipeline.receive()
+    analysis = pipeline.start("image_analysis.py")
+    analysis.says("trying again")
+    assert analysis.stop() == 0
+    filler.unlink()
+    pipeline.start("image_analysis.py").says("00007  CHANGED")
+    assert pipeline.ids("image-events") == ["00003", "00007"]
 
 
 def test_clean_image_dirs(lone: Pipeline) -> None:

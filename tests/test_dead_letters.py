@@ -182,3 +182,24 @@ def test_a_record_as_large_as_kafka_takes(pipeline: Pipeline) -> None:
     letters = pipeline.waits_for("dead-letters", 2)
     assert large in [letter.value for letter in letters]
     assert stage.stop() == 0
+
+
+class NotUtf8(str):
+    """A header's name that kafka-python sends as bytes that no client of its own can read."""
+
+    def encode(self, *_: str) -> bytes:
+        """The same for all."""
+        return b"\xff\xfe"
+
+
+def test_a_record_that_cannot_be_read(analysis: Pipeline) -> None:
+    """It is set aside once, by where it is, and the records after it are analysed."""
+    analysis.wait_for_topics()
+    producer = KafkaProducer(bootstrap_servers=analysis.bootstrap_servers)
+    producer.send("images", message(), b"", [(NotUtf8("name"), b"")]).get(10)
+    producer.close()
+    analysis.put("images", message())
+    analysis.started[0].says("00000  first image")
+    (letter,) = analysis.records("dead-letters")
+    assert (header(letter, "topic"), header(letter, "offset")) == ("images", "0")
+    assert "can't be read" in header(letter, "exception.message")

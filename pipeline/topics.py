@@ -1,0 +1,81 @@
+"""What the topics hold, read beside the stages' groups as readers of committed messages see it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import CorruptRecordError, KafkaTimeoutError
+
+from pipeline.connection import Kafka
+
+PATIENCE = 60  # seconds without a record; an open transaction of a dead program ends in 20
+
+
+class Topics:
+    """A reader of any topic, from any offset. Whatever it does may raise `KafkaError`."""
+
+    def __init__(self, kafka: Kafka, closing: ExitStack) -> None:
+        committed = {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}
+        self._reader = KafkaConsumer(**kafka.options, **committed, enable_auto_commit=False)
+        closing.callback(self._reader.close, autocommit=False, timeout_ms=1000)
+        # Another one for the ends: the reader's would leave out what is just being committed.
+        self._ends = KafkaConsumer(**kafka.options, enable_auto_commit=False)
+        closing.callback(self._ends.close, autocommit=False, timeout_ms=1000)
+
+    def beginnings(self, topic: str) -> dict[TopicPartition, int]:
+        """The oldest offset of each partition that there is still."""
+        return dict(self._reader.beginning_offsets(self._partitions(topic)))
+
+    def ends(self, topic: str) -> dict[TopicPartition, int]:
+        """The offset after each partition's last record, open transactions' records counted."""
+        return dict(self._ends.end_offsets(self._partitions(topic)))
+
+    def since(self, topic: str, seconds: float) -> dict[TopicPartition, int]:
+        """The offset of each partition's first record from this time on, or its end."""
+        ends = self.ends(topic)
+        milliseconds = max(0, int(seconds * 1000))
+        found = self._reader.offsets_for_times(dict.fromkeys(ends, milliseconds))
+        return {one: found[one].offset if found.get(one) else end for one, end in ends.items()}
+
+    def read(
+        self, start: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
+    ) -> Iterator[ConsumerRecord]:
+        """The records from `start` up to `end`; waits for transactions that are open there."""
+        for partition, offset in start.items():
+            self._reader.assign([partition])
+            self._reader.seek(partition, offset)
+            last = time.monotonic()
+            while self._reader.position(partition) < end[partition]:
+                try:
+                    records = self._reader.poll(timeout_ms=500).get(partition, [])
+                except CorruptRecordError:
+                    self._reader.seek(partition, self._reader.position(partition) + 1)
+                    continue
+                yield from (record for record in records if record.offset < end[partition])
+                last = time.monotonic() if records else last
+                if time.monotonic() - last > PATIENCE:
+                    raise KafkaTimeoutError(f"a transaction stays open in {partition.topic}")
+
+    def skip(self, consumer: KafkaConsumer) -> list[tuple[TopicPartition, int]]:
+        """Lead a consumer whose poll has failed past the records that can't be read: these.
+
+        kafka-python gives up on a record whose header has a name that isn't UTF-8, and on those
+        that were sent together with it, without saying where.
+        """
+        skipped = []
+        for partition in consumer.assignment():
+            offset = consumer.position(partition)
+            self._reader.assign([partition])
+            self._reader.seek(partition, offset)
+            try:
+                self._reader.poll(timeout_ms=500)
+            except CorruptRecordError:
+                consumer.seek(partition, offset + 1)
+                skipped.append((partition, offset))
+        return skipped
+
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        numbers = self._ends.partitions_for_topic(topic) or ()
+        return [TopicPartition(topic, number) for number in sorted(numbers)]
