@@ -1,6 +1,7 @@
 """Run the whole pipeline once: the three programs as processes, until each image went all the way.
 
     ./run_pipeline.sh [options of image_receiving.py, such as --count 100 or --source cam1]
+    ./run_pipeline.sh --chaos [--seed N] [--count N]    (kill everything, count everything)
 
 Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names; without it, an embedded one is started, which
 keeps its topics in .kafka beside the image_* directories. What an earlier run left is finished.
@@ -21,12 +22,14 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
+import chaos
 import embedded_kafka
 import image_receiving
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
 from pipeline.settings import Settings
+from pipeline.topics import origin, place
 
 HERE = Path(__file__).resolve().parent
 COLOURS = {"image_receiving": 36, "image_analysis": 33, "image_event_alert": 35}
@@ -134,7 +137,7 @@ class Ledger:
     def summary(self) -> tuple[str, bool]:
         """The table for people, and whether nothing of this run was lost or set aside."""
         images, events, alerts, dead = self.records.values()
-        waiting = sum(self._was_waiting(*_place(record)) for record in images)
+        waiting = sum(self._was_waiting(*place(record)) for record in images)
         rows = {
             "images": f"{len(images)}" + (f" ({waiting} from a run before)" if waiting else ""),
             "image events": f"{len(events)}",
@@ -152,12 +155,12 @@ class Ledger:
         if seconds:
             middle, most = statistics.median(seconds), max(seconds)
             rows["received to alert"] = f"{middle:.3f} s median, {most:.3f} s at most"
-        set_aside = [_origin(record) for record in dead]
+        set_aside = [origin(record) for record in dead]
         lost = False
         for record in events:
             with suppress(Unusable):  # which the alert has set aside
                 is_told = parse(record.value, ImageEvent).event_id in told
-                lost |= not is_told and _place(record) not in set_aside
+                lost |= not is_told and place(record) not in set_aside
         table = "\n".join(f"  {name:18} {value}" for name, value in rows.items())
         return table, not lost and all(self._was_waiting(*place) for place in set_aside)
 
@@ -165,24 +168,13 @@ class Ledger:
         return bool(offset < self.began.get(TopicPartition(topic, partition), 0))
 
 
-def _place(record: ConsumerRecord) -> tuple[str, int, int]:
-    return record.topic, record.partition, record.offset
-
-
-def _origin(dead_letter: ConsumerRecord) -> tuple[str, int, int]:
-    """Where a dead letter comes from; nowhere, if another program sent it without saying so."""
-    headers = dict(dead_letter.headers)
-    topic, partition, offset = (
-        headers.get(f"__connect.errors.{name}", b"0").decode()
-        for name in ("topic", "partition", "offset")
-    )
-    return topic, int(partition), int(offset)
-
-
 def main() -> None:
     """Run the pipeline and end with its exit status."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
+        sys.exit()
+    if "--chaos" in sys.argv:
+        chaos.main(sys.argv[1:])
         sys.exit()
     _, settings = image_receiving.read_arguments()
     is_told = any(argument.startswith("--bootstrap-servers") for argument in sys.argv)

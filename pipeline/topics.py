@@ -10,6 +10,8 @@ from kafka.errors import CorruptRecordError, KafkaTimeoutError
 
 from pipeline.connection import Kafka
 
+Place = tuple[str, int, int]  # topic, partition, offset
+
 PATIENCE = 60  # seconds without a record; an open transaction of a dead program ends in 20
 
 
@@ -79,3 +81,18 @@ class Topics:
     def _partitions(self, topic: str) -> list[TopicPartition]:
         numbers = self._ends.partitions_for_topic(topic) or ()
         return [TopicPartition(topic, number) for number in sorted(numbers)]
+
+
+def place(record: ConsumerRecord) -> Place:
+    """Where a record is."""
+    return record.topic, record.partition, record.offset
+
+
+def origin(dead_letter: ConsumerRecord) -> Place:
+    """Where a dead letter comes from; nowhere, if another program sent it without saying so."""
+    headers = dict(dead_letter.headers)
+    topic, partition, offset = (
+        headers.get(f"__connect.errors.{name}", b"0").decode()
+        for name in ("topic", "partition", "offset")
+    )
+    return topic, int(partition), int(offset)

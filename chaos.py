@@ -1,0 +1,393 @@
+"""Chaos: all that can die is killed while images flow, and then every image is accounted for.
+
+    ./run_pipeline.sh --chaos [--seed N] [--count N]
+
+Two copies of each stage, and receivers for two sources, run on an embedded Kafka in a directory of
+their own. Programs and Kafka get SIGKILL, copies are frozen, messages come twice, rubbish comes to
+every topic, stored images are truncated. The truth is known, since the images are made here: ends
+with 0 if nothing is lost and nothing is there twice.
+"""
+
+import dataclasses
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from PIL import Image
+
+import embedded_kafka
+from image_receiving import ORIGINAL
+from pipeline import Unusable, say
+from pipeline.connection import TOPICS, Kafka, Stop
+from pipeline.messages import (
+    ALERTS,
+    DEAD_LETTERS,
+    IMAGE_EVENTS,
+    IMAGES,
+    Alert,
+    ImageEvent,
+    ReceivedImage,
+    image_id,
+    parse,
+)
+from pipeline.settings import Parser, Settings, matching
+from pipeline.store import (
+    IMAGE_DATABASE,
+    IMAGE_EVENT_ALERTS,
+    IMAGE_EVENT_DATABASE,
+    IMAGE_ORIGINAL,
+    Database,
+    digest,
+)
+from pipeline.topics import Place, Topics, origin, place
+
+HERE = Path(__file__).resolve().parent
+SOURCES = ("", "cam1")
+STAGES = 2 * ("image_analysis", "image_event_alert")
+TAKERS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
+LAST = 50  # images of a source that come in quiet, so that no outbox is left at the end
+SETTLE_SECONDS = 180  # for what was received to go all the way
+RUBBISH = (b"", b"rubbish", b"\xff\xfe\x00", b"{}", b"[" * 9999, b'{"image_id": "00003"}')
+
+
+class Chaos:
+    """A pipeline under fire."""
+
+    def __init__(self, settings: Settings, seed: int, closing: ExitStack) -> None:
+        self.data = settings.data
+        self.kills: Counter[str] = Counter()
+        self.sent: set[Place] = set()  # by us, not by the pipeline
+        self.rubbish: set[Place] = set()
+        self.truncated: set[str] = set()
+        self.faults: list[str] = []  # of programs
+        self._servers = settings.bootstrap_servers
+        self._random = random.Random(seed)  # noqa: S311 (that it comes again is the point)
+        self._stop = Stop(status=130)
+        self._began = time.monotonic()
+        self._frozen: dict[int, float] = {}  # stages, and when each is thawed
+        self._receivers: dict[str, subprocess.Popen[bytes]] = {}
+        self._broker = self._start_kafka()
+        self._stages = [self._start(name) for name in STAGES]
+        closing.callback(self._end)
+        self._kafka = Kafka(settings, self._stop)
+
+    def run(self, count: int) -> None:
+        """Receive so many images of each source, while one act follows the other."""
+        acts = self._acts(count * len(SOURCES))
+        while acts:
+            for source in SOURCES:
+                left = count - LAST - self._stored(source)
+                self._receive(source, math.ceil(left / len(acts)))
+            self._pause(1)
+            self._thaw(time.monotonic())
+            acts.pop()()
+        self._thaw(math.inf)
+        self._said("quiet, until all went all the way")
+        for receiver in self._receivers.values():
+            receiver.wait()
+        for source in SOURCES:
+            self._receive(source, count - self._stored(source))
+            self._receivers[source].wait()
+        end = time.monotonic() + SETTLE_SECONDS
+        while not self._is_settled() and time.monotonic() < end:
+            self._stop.wait(1)
+
+    def records(self, topic: str) -> list[ConsumerRecord]:
+        """All that readers of committed messages find in a topic."""
+        topics, closing = self._kafka.connect(lambda inner: Topics(self._kafka, inner))
+        with closing:
+            return list(topics.read(topics.beginnings(topic), topics.ends(topic)))
+
+    def _acts(self, images: int) -> list[Callable[[], None]]:
+        """What is done while so many images are received, in an order that the seed decides."""
+        acts = [
+            *[self._kill_a_stage] * (3 + images // 80),
+            *[self._kill_a_receiver] * (2 + images // 130),
+            *[self._kill_all_programs] * (1 + images // 700),
+            *[self._kill_kafka] * (1 + images // 1000),
+            *[self._restart_kafka] * (1 + images // 2000),
+            *[self._freeze_a_stage] * (1 + images // 500),
+            *[self._send_again] * (2 + images // 200),
+            *[self._send_rubbish] * (2 + images // 200),
+            *[self._truncate_an_image] * (1 + images // 500),
+        ]
+        self._random.shuffle(acts)
+        return acts
+
+    def _kill_a_stage(self) -> None:
+        self._kill([self._random.randrange(len(STAGES))])
+
+    def _kill(self, numbers: Iterable[int]) -> None:
+        """Kill these stages at once, and start them again a little later."""
+        for number in numbers:
+            self._must_run(number)
+            self._stages[number].kill()
+            self._frozen.pop(number, None)
+            self.kills["programs"] += 1
+            self._said(f"SIGKILL for {STAGES[number]}")
+        self._pause(1.5)
+        for number in numbers:
+            self._stages[number].wait()
+            self._stages[number] = self._start(STAGES[number])
+
+    def _kill_a_receiver(self) -> None:
+        self._pause(0.5)
+        receiver = self._receivers.get(self._random.choice(SOURCES))
+        if receiver and receiver.poll() is None:
+            receiver.kill()
+            self.kills["programs"] += 1
+            self._said("SIGKILL for image_receiving")
+
+    def _kill_all_programs(self) -> None:
+        for receiver in self._receivers.values():
+            self.kills["programs"] += receiver.poll() is None
+            receiver.kill()
+        self._kill(range(len(STAGES)))
+
+    def _kill_kafka(self) -> None:
+        self._said("SIGKILL for Kafka")
+        self._broker.process.kill()
+        self._broker.process.wait()
+        self.kills["Kafka"] += 1
+        self._pause(2)
+        self._broker = self._start_kafka()
+
+    def _restart_kafka(self) -> None:
+        self._said("restart of Kafka")
+        self._broker.stop()
+        self.kills["Kafka"] += 1
+        self._broker = self._start_kafka()
+
+    def _freeze_a_stage(self) -> None:
+        number = self._random.randrange(len(STAGES))
+        seconds = self._random.uniform(1, 20)  # Kafka waits 10 s for it
+        self._stages[number].send_signal(signal.SIGSTOP)
+        self._frozen[number] = time.monotonic() + seconds
+        self._said(f"SIGSTOP for {STAGES[number]}, for {seconds:.0f} s")
+
+    def _thaw(self, now: float) -> None:
+        for number in [one for one, end in self._frozen.items() if end <= now]:
+            self._stages[number].send_signal(signal.SIGCONT)
+            del self._frozen[number]
+
+    def _send_again(self) -> None:
+        for topic in TAKERS:
+            records = [one for one in self.records(topic) if place(one) not in self.sent]
+            for record in self._random.sample(records, min(len(records), 5)):
+                self._send(topic, record.value, record.key, record.headers)
+        self._said("messages come twice")
+
+    def _send_rubbish(self) -> None:
+        for topic in TOPICS:
+            for value in self._random.sample(RUBBISH, 2):
+                self.rubbish.add(self._send(topic, value, self._random.choice((b"", b"\xff")), ()))
+        self._said("rubbish comes to every topic")
+
+    def _truncate_an_image(self) -> None:
+        """One that is like those before and after it, so that the true changes stay the same."""
+        names = []
+        for record in self.records(IMAGES):
+            with suppress(Unusable):
+                message = parse(record.value, ReceivedImage)
+                if message.number % 4 < 2 and message.number + 1 < self._stored(message.source):
+                    names.append(message.path)
+        if names:
+            path = self.data / self._random.choice(names)
+            os.truncate(path, self._random.randrange(max(1, path.stat().st_size)))
+            self.truncated.add(path.stem)
+            self._said(f"{path.name} is truncated")
+
+    def _start(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        settings = {"KAFKA_BOOTSTRAP_SERVERS": self._servers, "PIPELINE_DATA": str(self.data)}
+        with (self.data / f"{program}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, HERE / f"{program}.py", *arguments],
+                env=os.environ | settings,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _start_kafka(self) -> embedded_kafka.Broker:
+        return embedded_kafka.start(self.data / ".kafka", int(self._servers.rpartition(":")[2]))
+
+    def _receive(self, source: str, count: int) -> None:
+        """Start a receiver, unless one runs or there is nothing to receive."""
+        running = self._receivers.get(source)
+        if count > 0 and (running is None or running.poll() is not None):
+            arguments = ("--count", str(count), "--source", source)
+            self._receivers[source] = self._start("image_receiving", *arguments)
+
+    def _stored(self, source: str) -> int:
+        """How many images of the source are stored."""
+        return len(Database(self.data, IMAGE_DATABASE).numbers(source))
+
+    def _send(self, topic: str, value: bytes | None, key: bytes | None, headers: Any) -> Place:
+        producer = KafkaProducer(bootstrap_servers=self._servers)
+        sent = producer.send(topic, value, key, list(headers)).get(30)
+        producer.close()
+        self.sent.add((topic, sent.partition, sent.offset))
+        return topic, sent.partition, sent.offset
+
+    def _is_settled(self) -> bool:
+        """Whether the stages have taken all that there is."""
+        admin = KafkaAdminClient(bootstrap_servers=self._servers)
+        groups = admin.list_group_offsets(list(TAKERS.values()))
+        admin.close()
+        for topic, group in TAKERS.items():
+            for record in self.records(topic):
+                taken = groups[group].get(TopicPartition(topic, record.partition))
+                if not taken or taken.offset <= record.offset:
+                    return False
+        return True
+
+    def _pause(self, most: float) -> None:
+        self._stop.wait(self._random.uniform(0, most))
+        if self._stop:
+            sys.exit(self._stop.status)
+
+    def _said(self, what: str) -> None:
+        say(f"{time.monotonic() - self._began:6.1f} s  {what}")
+
+    def _must_run(self, number: int) -> None:
+        status = self._stages[number].poll()
+        if status is not None:
+            self.faults.append(f"{STAGES[number]} ended by itself with status {status}")
+
+    def _end(self) -> None:
+        """End all programs, as Ctrl-C does, and see whether they were well."""
+        self._thaw(math.inf)
+        for number in range(len(STAGES)):
+            self._must_run(number)
+        programs = [*self._stages, *self._receivers.values()]
+        for program in programs:
+            program.terminate()
+        for program in programs:
+            try:
+                program.wait(6)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                self.faults.append(f"does not stop: {program.args!r}")
+        self._broker.stop()
+        for log in self.data.glob("*.log"):
+            if "Traceback" in log.read_text():
+                self.faults.append(f"{log} has a traceback")
+
+
+class Ledger:
+    """What is there after all this, against what must be."""
+
+    def __init__(self) -> None:
+        self.lost: list[str] = []
+        self.twice: list[str] = []  # or there without a reason
+
+    def expect(self, where: str, found: Iterable[str], expected: Iterable[str]) -> None:
+        """Note what is missing, and what is there too often."""
+        has, needs = Counter(found), Counter(expected)
+        self.lost += [f"{where}: {one}" for one in (needs - has).elements()]
+        self.twice += [f"{where}: {one}" for one in (has - needs).elements()]
+
+
+def account(chaos: Chaos, count: int) -> tuple[Ledger, dict[str, object]]:
+    """What was found, and the table for people."""
+    names = [image_id(source, number) for source in SOURCES for number in range(count)]
+    changes = [image_id(source, number) for source in SOURCES for number in range(3, count, 4)]
+    came = {
+        topic: [one for one in chaos.records(topic) if place(one) not in chaos.sent]
+        for topic in TOPICS
+    }
+    images = [parse(one.value, ReceivedImage) for one in came[IMAGES]]
+    events = [parse(one.value, ImageEvent) for one in came[IMAGE_EVENTS]]
+    alerts = [parse(one.value, Alert) for one in came[ALERTS]]
+    ledger = Ledger()
+    ledger.expect(IMAGES, [one.image_id for one in images], names)
+    ledger.expect(IMAGE_EVENTS, [one.image_id for one in events], changes)
+    ledger.expect(ALERTS, [one.image_id for one in alerts], changes)
+
+    stored = os.listdir(chaos.data / IMAGE_DATABASE)
+    ledger.expect(IMAGE_DATABASE, stored, [f"{name}.jpg" for name in names])
+    sums = {one.path: one.sha256 for one in events}
+    sums |= {str(one.difference_path): one.difference_sha256 for one in events}
+    sums |= {one.path: one.sha256 for one in alerts}
+    for directory in (IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
+        paths = [f"{directory}/{name}" for name in os.listdir(chaos.data / directory)]
+        whole = [one for one in paths if digest((chaos.data / one).read_bytes()) == sums.get(one)]
+        ledger.expect(directory, paths, whole)
+        ledger.expect(directory, whole, [one for one in sums if one.startswith(directory)])
+
+    # Rubbish is set aside once each, and a truncated image once for each message, if at all.
+    of_images = [origin(one) for one in came[DEAD_LETTERS] if _image(one) in chaos.truncated]
+    of_rubbish = [origin(one) for one in came[DEAD_LETTERS] if _image(one) not in chaos.truncated]
+    ledger.expect(DEAD_LETTERS, map(str, of_images), map(str, set(of_images)))
+    taken = [one for one in chaos.rubbish if one[0] in TAKERS]
+    ledger.expect(DEAD_LETTERS, map(str, of_rubbish), map(str, taken))
+    kills = ", ".join(f"{number} of {what}" for what, number in chaos.kills.items())
+    return ledger, {
+        "images": len(images),
+        "true changes": len(changes),
+        "events": len(events),
+        "alerts": len(alerts),
+        "dead letters": f"{len(of_rubbish)} of rubbish, {len(of_images)} of truncated images",
+        "sent twice": len(chaos.sent - chaos.rubbish),
+        "kills": kills,
+        "lost": len(ledger.lost),
+        "twice": len(ledger.twice),
+    }
+
+
+def _image(letter: ConsumerRecord) -> str:
+    """The image that a dead letter is about, if that can be told."""
+    with suppress(Unusable):
+        return parse(letter.value, ReceivedImage).image_id
+    return ""
+
+
+def main(arguments: list[str]) -> None:
+    """Run the pipeline under fire, and end with 0 if it held."""
+    parser = Parser("Kill what can die while images flow, and account for each.", "run_pipeline.sh")
+    number = matching("[0-9]{1,9}", "a whole number")
+    count = matching("[2-9][0-9]{2}|[1-9][0-9]{3,5}", "a whole number from 200 to 999999")
+    parser.add_argument("--chaos", action="store_true")
+    parser.add_argument("--seed", type=number, default="0", help="which order; default: 0")
+    parser.add_argument("--count", type=count, default="400", help="images; default: 400")
+    options = parser.parse_args(arguments)
+    settings = parser.settings(options)
+    data = Path(tempfile.mkdtemp(prefix="image-pipeline-chaos-"))
+    for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_ORIGINAL):
+        (data / name).mkdir()
+    with Image.open(settings.data / ORIGINAL) as original:
+        # Small: here it isn't about pixels.
+        original.thumbnail((256, 256))
+        original.save(data / ORIGINAL, "JPEG")
+    server = f"localhost:{embedded_kafka.free_port()}"
+    settings = dataclasses.replace(settings, bootstrap_servers=server, security={}, data=data)
+    say(f"chaos: seed {options.seed}, in {data}")
+    with ExitStack() as closing:
+        chaos = Chaos(settings, int(options.seed), closing)
+        chaos.run(int(options.count) // len(SOURCES))
+        ledger, rows = account(chaos, int(options.count) // len(SOURCES))
+    table = "\n".join(f"  {name:14} {value}" for name, value in rows.items())
+    say(f"\n{table}\n")
+    for fault in (
+        *(f"lost: {one}" for one in ledger.lost),
+        *(f"twice, or for no reason: {one}" for one in ledger.twice),
+        *chaos.faults,
+    ):
+        say(fault)
+    if ledger.lost or ledger.twice or chaos.faults:
+        sys.exit(f"chaos: it did not hold; all that there is to see is in {data}")
+    shutil.rmtree(data)
