@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from kafka import (
@@ -36,6 +37,7 @@ from pipeline.topics import Topics
 
 BATCH = 50  # records at most; a transaction costs about 20 ms however many it holds
 TRANSACTION_SECONDS = 10  # Kafka gives a transaction a little more
+ABOUT = "__connect.errors."  # Kafka Connect's names for a dead letter's headers
 EARLIER = 200  # records of a partition to look at before its first batch
 LOOK_SECONDS = 10  # without records, until a copy looks whether its group is well
 
@@ -49,6 +51,11 @@ class Place:
     topics: Topics
     repeats: Repeats
     seen: set[tuple[TopicPartition, int]]  # partitions that were taken, each with the generation
+
+
+def printable(text: str) -> str:
+    """The text in one line, and so that nothing of it steers the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Batch:
@@ -112,8 +119,7 @@ class Batch:
 
     def set_aside(self, record: ConsumerRecord, reason: Unusable) -> None:
         """Send this record to the dead letters with the commit, as it came, and say so."""
-        # The reason may quote the message: nothing of it may steer the terminal.
-        why = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(reason))
+        why = printable(str(reason))  # which may quote the message
         about = {
             "topic": record.topic,
             "partition": record.partition,
@@ -121,10 +127,11 @@ class Batch:
             "stage": self._stage.name,
             "exception.class.name": type(reason).__name__,
             "exception.message": why,
+            "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         }
-        headers = [
-            (f"__connect.errors.{name}", str(value).encode()) for name, value in about.items()
-        ]
+        headers = [(f"{ABOUT}{name}", str(value).encode()) for name, value in about.items()]
+        if record.key is not None:
+            headers.append((f"{ABOUT}key", record.key))
         # kafka-python reads nulls that it can't write: in a header, and both in key and value.
         came = [(name, value or b"") for name, value in record.headers]
         value = b"" if record.key is None and record.value is None else record.value
@@ -265,10 +272,10 @@ def _unreadable(partition: TopicPartition, offset: int) -> ConsumerRecord:
 def transact(
     producer: KafkaProducer,
     outgoing: Sequence[Mapping[str, Any]],
-    offsets: Mapping[TopicPartition, OffsetAndMetadata],
-    group: ConsumerGroupMetadata | str,
+    offsets: Mapping[TopicPartition, OffsetAndMetadata] | None = None,
+    group: ConsumerGroupMetadata | str = "",
 ) -> None:
-    """Send the messages and commit the group's offsets, in one transaction.
+    """Send the messages and commit the group's offsets, if any, in one transaction.
 
     Raises `KafkaError`; whether the transaction is true then, only a new producer can tell.
     """
@@ -279,7 +286,8 @@ def transact(
             producer.begin_transaction()
             for message in outgoing:
                 producer.send(**message)
-            producer.send_offsets_to_transaction(offsets, group)
+            if offsets:
+                producer.send_offsets_to_transaction(offsets, group)
             producer.commit_transaction()
             outcome.set_result(None)
         except Exception as error:

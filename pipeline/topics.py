@@ -91,8 +91,9 @@ def place(record: ConsumerRecord) -> Place:
 def origin(dead_letter: ConsumerRecord) -> Place:
     """Where a dead letter comes from; nowhere, if another program sent it without saying so."""
     headers = dict(dead_letter.headers)
-    topic, partition, offset = (
-        headers.get(f"__connect.errors.{name}", b"0").decode()
+    topic, *numbers = (
+        (headers.get(f"__connect.errors.{name}") or b"").decode(errors="replace")
         for name in ("topic", "partition", "offset")
     )
-    return topic, int(partition), int(offset)
+    partition, offset = (int(one) if one.isdecimal() else -1 for one in numbers)
+    return topic, partition, offset

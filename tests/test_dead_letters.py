@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import sys
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import Pipeline, until
+from conftest import HERE, Pipeline, until
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
+from PIL import Image
 
 GOOD = {"image_id": "00000", "source": "", "number": 0, "path": "image_database/00000.jpg"}
 
@@ -203,3 +206,95 @@ def test_a_record_that_cannot_be_read(analysis: Pipeline) -> None:
     (letter,) = analysis.records("dead-letters")
     assert (header(letter, "topic"), header(letter, "offset")) == ("images", "0")
     assert "can't be read" in header(letter, "exception.message")
+
+
+def command(pipeline: Pipeline, *arguments: str, status: int = 0) -> list[str]:
+    """What `python -m pipeline dead-letters` prints."""
+    module = ("-m", "pipeline", "dead-letters")
+    program = pipeline.start(sys.executable, *module, *arguments, PYTHONPATH=str(HERE))
+    assert program.ends() == status, program
+    assert "Traceback" not in str(program)
+    return program.lines
+
+
+def test_a_dead_letter_is_sent_back_after_a_fix(analysis: Pipeline) -> None:
+    """It is listed, becomes what it should have been at first, and can't be sent twice."""
+    path = "image_database/00001.jpg"
+    analysis.wait_for_topics()
+    producer = KafkaProducer(bootstrap_servers=analysis.bootstrap_servers)
+    value = message(image_id="00001", number=1, path=path)
+    producer.send("images", value, b"", [("origin", b"camera 7")]).get(10)
+    producer.close()
+    (letter,) = analysis.waits_for("dead-letters", 1)
+    name = f"{letter.partition}:{letter.offset}"
+    assert header(letter, "key") == ""
+    datetime.strptime(header(letter, "time"), "%Y-%m-%dT%H:%M:%SZ").astimezone()
+    (line, count) = command(analysis)
+    assert line.startswith(f"{name}  {header(letter, 'time')}  image_analysis  images[")
+    assert line.endswith("No such file or directory")
+    assert count == "1 dead letters, 0 of them sent back"
+    shown = "\n".join(command(analysis, "show", name))
+    assert "origin: camera 7" in shown
+    assert value.decode() in shown
+
+    Image.new("RGB", (9, 9)).save(analysis.data / path)
+    assert command(analysis, "send", name) == [f"{name}  sent back to images", "1 sent back"]
+    analysis.started[0].says("00001  CHANGED")
+    (event,) = analysis.waits_for("image-events", 1)
+    assert b"00001" in event.value
+    (again,) = (
+        one
+        for one in analysis.records("images")
+        if ("origin", b"camera 7") in one.headers and ("dead-letter", name.encode()) in one.headers
+    )
+    assert (again.key, again.value, len(again.headers)) == (b"", value, 2)
+    assert command(analysis)[0].endswith("(sent back)")
+    assert "was sent back already" in command(analysis, "send", name, status=1)[-1]
+    assert command(analysis, "send", "--all") == ["0 sent back"]
+    assert analysis.ids("image-events") == ["00001"]
+
+
+def test_a_poison_message_sent_back_costs_one_attempt(analysis: Pipeline) -> None:
+    """Each time that it is sent back without a fix it makes one new dead letter."""
+    analysis.put("images", b"poison", b"key")
+    for count in (1, 2, 3):
+        assert len(analysis.waits_for("dead-letters", count)) == count
+        assert command(analysis, "send", "--all")[-1] == "1 sent back"
+    letters = analysis.waits_for("dead-letters", 4)
+    assert [(one.key, one.value) for one in letters] == [(b"key", b"poison")] * 4
+    # Only the last dead letter of a record says that it was sent back, and only the last time.
+    assert max(sum(name == "dead-letter" for name, _ in one.headers) for one in letters) == 1
+
+
+def test_letters_that_cannot_be_sent(analysis: Pipeline) -> None:
+    """What doesn't say where it belongs, or says another topic, stays; and all stay with it."""
+    analysis.put("images", b"poison")
+    (ours,) = analysis.waits_for("dead-letters", 1)
+    producer = KafkaProducer(bootstrap_servers=analysis.bootstrap_servers)
+    forged = [
+        (f"__connect.errors.{name}", value)
+        for name, value in {
+            "topic": b"alerts", "partition": b"x", "offset": b"-1", "stage": b"\xff",
+        }.items()
+    ]
+    names = []
+    for headers in ([], forged, [("\x1b[31m", b"\x1b[31m")]):
+        sent = producer.send("dead-letters", b"\x1b[31mred", b"", headers, partition=0).get(10)
+        names.append(f"0:{sent.offset}")
+    producer.close()
+    assert "\x1b" not in "\n".join(command(analysis))
+    assert "\x1b" not in "\n".join(command(analysis, "show", *names))
+    ids = f"{ours.partition}:{ours.offset}"
+    for name in names:
+        assert "not from our stages" in command(analysis, "send", ids, name, status=1)[-1]
+    assert "no dead letter 3:99" in command(analysis, "send", ids, "3:99", status=1)[-1]
+    assert command(analysis, "send", "--all")[-1] == "1 sent back"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["send"], ["send", "0:0", "--all"], ["send", "zero"], ["show"], ["burn"], ["list", "0:0"]],
+)
+def test_commands_that_make_no_sense(pipeline: Pipeline, arguments: list[str]) -> None:
+    """One line and exit 2."""
+    assert len(command(pipeline, *arguments, status=2)) == 1

@@ -1,0 +1,1 @@
+"""What isn't a stage: the commands of `python -m pipeline`."""
