@@ -27,7 +27,7 @@ import embedded_kafka
 HERE = Path(__file__).resolve().parents[1]
 TOPICS = ("images", "image-events", "alerts", "dead-letters")
 IMAGE = "pipeline_image"
-IS_ROOT = sys.platform == "linux" and os.getuid() == 0
+IS_ROOT = sys.platform == "linux" and os.getuid() == 0 and bool(shutil.which("ip"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BROKER] = chosen
     config.stash[WHY] = why
     config.addinivalue_line("markers", "docker: needs a Docker engine; runs with --broker=docker")
-    config.addinivalue_line("markers", "root: mounts a small file system; runs as root on Linux")
+    config.addinivalue_line(
+        "markers", "root: makes file systems and networks; runs as root on Linux"
+    )
 
 
 BROKER = pytest.StashKey[str]()
@@ -66,7 +68,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     if config.stash[BROKER] != "docker":
         header += "; the tests of the container are left out, --broker=docker runs them"
     if not IS_ROOT:
-        header += "; the tests that mount a file system are left out, root runs them"
+        header += "; the tests of full disks and cut networks are left out, root runs them"
     return header
 
 

@@ -274,7 +274,10 @@ def test_letters_that_cannot_be_sent(analysis: Pipeline) -> None:
     forged = [
         (f"__connect.errors.{name}", value)
         for name, value in {
-            "topic": b"alerts", "partition": b"x", "offset": b"-1", "stage": b"\xff",
+            "topic": b"alerts",
+            "partition": b"x",
+            "offset": b"-1",
+            "stage": b"\xff",
         }.items()
     ]
     names = []

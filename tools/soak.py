@@ -69,7 +69,7 @@ class Soak:
     def start(self, name: str, *arguments: str) -> None:
         """Start one of the three programs, its lines in a file."""
         with (self.data / f"{name}.log").open("ab") as log:
-            command = [sys.executable, HERE / f"{name}.py", *arguments]
+            command = [sys.executable, str(HERE / f"{name}.py"), *arguments]
             environment = os.environ | self._environment
             self.programs[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
