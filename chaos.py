@@ -24,7 +24,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from PIL import Image
 
@@ -52,7 +52,7 @@ from pipeline.store import (
     Database,
     digest,
 )
-from pipeline.topics import Place, Topics, origin, place
+from pipeline.topics import Place, Topics, origin, place, taken
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("", "cam1")
@@ -245,13 +245,10 @@ class Chaos:
 
     def _is_settled(self) -> bool:
         """Whether the stages have taken all that there is."""
-        admin = KafkaAdminClient(bootstrap_servers=self._servers)
-        groups = admin.list_group_offsets(list(TAKERS.values()))
-        admin.close()
         for topic, group in TAKERS.items():
+            offsets = taken(self._kafka, group)
             for record in self.records(topic):
-                taken = groups[group].get(TopicPartition(topic, record.partition))
-                if not taken or taken.offset <= record.offset:
+                if record.offset >= offsets.get(TopicPartition(topic, record.partition), 0):
                     return False
         return True
 
@@ -333,8 +330,8 @@ def account(chaos: Chaos, count: int) -> tuple[Ledger, dict[str, object]]:
     of_images = [origin(one) for one in came[DEAD_LETTERS] if _image(one) in chaos.truncated]
     of_rubbish = [origin(one) for one in came[DEAD_LETTERS] if _image(one) not in chaos.truncated]
     ledger.expect(DEAD_LETTERS, map(str, of_images), map(str, set(of_images)))
-    taken = [one for one in chaos.rubbish if one[0] in TAKERS]
-    ledger.expect(DEAD_LETTERS, map(str, of_rubbish), map(str, taken))
+    rubbish = [one for one in chaos.rubbish if one[0] in TAKERS]
+    ledger.expect(DEAD_LETTERS, map(str, of_rubbish), map(str, rubbish))
     kills = ", ".join(f"{number} of {what}" for what, number in chaos.kills.items())
     return ledger, {
         "images": len(images),

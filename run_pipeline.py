@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError
 
 import chaos
 import embedded_kafka
@@ -29,7 +29,7 @@ from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
 from pipeline.settings import Settings
-from pipeline.topics import origin, place
+from pipeline.topics import Topics, origin, place, taken
 
 HERE = Path(__file__).resolve().parent
 COLOURS = {"image_receiving": 36, "image_analysis": 33, "image_event_alert": 35}
@@ -89,45 +89,38 @@ class Ledger:
         self.records: dict[str, list[ConsumerRecord]] = {
             topic: [] for topic in (IMAGES, IMAGE_EVENTS, ALERTS, DEAD_LETTERS)
         }
-        self._admin = KafkaAdminClient(**kafka.options)
-        closing.callback(self._admin.close)
+        self._kafka = kafka
+        self._topics = Topics(kafka, closing)
         self._consumer = KafkaConsumer(**kafka.options, isolation_level="read_committed")
         closing.callback(self._consumer.close)
-        # Another one for the ends: this one's would leave out what is just being committed.
-        self._ends = KafkaConsumer(**kafka.options)
-        closing.callback(self._ends.close)
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in self.records
-            for number in self._consumer.partitions_for_topic(topic)
-        ]
-        self.began = self._consumer.end_offsets(partitions)
-        oldest = self._consumer.beginning_offsets(partitions)
-        self._consumer.assign(partitions)
-        for partition in partitions:
-            taker = TAKERS.get(partition.topic)
-            taken = self._committed(taker).get(partition, oldest[partition]) if taker else None
-            self._consumer.seek(partition, self.began[partition] if taken is None else taken)
-
-    def _committed(self, group: str) -> dict[TopicPartition, int]:
-        offsets = self._admin.list_group_offsets([group]).get(group, {})
-        return {partition: one.offset for partition, one in offsets.items() if one.offset >= 0}
+        self.began: dict[TopicPartition, int] = {}
+        start: dict[TopicPartition, int] = {}
+        for topic in self.records:
+            ends = self._topics.ends(topic)
+            self.began |= ends
+            has_taker = topic in TAKERS
+            start |= self._topics.beginnings(topic) if has_taker else ends
+            start |= taken(kafka, TAKERS[topic]) if has_taker else {}
+        self._consumer.assign(list(self.began))
+        for partition in self.began:
+            self._consumer.seek(partition, start[partition])
 
     def read(self) -> None:
         """Take in what has come to the topics."""
-        for partition, records in self._consumer.poll(timeout_ms=200).items():
-            self.records[partition.topic].extend(records)
+        try:
+            for partition, records in self._consumer.poll(timeout_ms=200).items():
+                self.records[partition.topic].extend(records)
+        except CorruptRecordError:
+            self._topics.skip(self._consumer)
 
     def is_settled(self) -> bool:
         """Whether all that is in the topics has been taken, and what came of it read here."""
         for topic, records in self.records.items():
-            ends = self._ends.end_offsets(
-                [one for one in self._consumer.assignment() if one.topic == topic]
-            )
+            ends = self._topics.ends(topic)
             if any(self._consumer.position(partition) < end for partition, end in ends.items()):
                 return False
             if topic in TAKERS:
-                committed = self._committed(TAKERS[topic])
+                committed = taken(self._kafka, TAKERS[topic])
                 for record in records:
                     partition = TopicPartition(record.topic, record.partition)
                     if committed.get(partition, 0) <= record.offset:

@@ -8,10 +8,10 @@ COMMAND --help says more.
 
 import sys
 
-from commands import dead_letters
+from commands import audit, dead_letters
 from pipeline import say
 
-COMMANDS = {"dead-letters": dead_letters.main}
+COMMANDS = {"audit": audit.main, "dead-letters": dead_letters.main}
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaTimeoutError
 
@@ -81,6 +81,16 @@ class Topics:
     def _partitions(self, topic: str) -> list[TopicPartition]:
         numbers = self._ends.partitions_for_topic(topic) or ()
         return [TopicPartition(topic, number) for number in sorted(numbers)]
+
+
+def taken(kafka: Kafka, group: str) -> dict[TopicPartition, int]:
+    """The offset of each partition up to which the group has committed."""
+    admin = KafkaAdminClient(**kafka.options)
+    try:
+        offsets = admin.list_group_offsets([group]).get(group, {})
+    finally:
+        admin.close()
+    return {partition: one.offset for partition, one in offsets.items() if one.offset >= 0}
 
 
 def place(record: ConsumerRecord) -> Place:

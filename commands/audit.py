@@ -1,0 +1,439 @@
+"""Audit: prove that images, image events, alerts and their messages agree, and mend what can be.
+
+What must be there is worked out anew: the messages in `images` say which images there are, and the
+stages' own functions say what comes of them. It is safe beside running stages: what they haven't
+taken yet is waiting, not lost.
+"""
+
+import os
+import re
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from kafka import KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
+
+from comparison import compare, decode
+from image_analysis import Taken, event_of
+from image_event_alert import alert_of
+from pipeline import Unusable, say
+from pipeline.connection import TOPICS, Kafka, Stop, text
+from pipeline.messages import (
+    ALERTS,
+    DEAD_LETTERS,
+    IMAGE_EVENTS,
+    IMAGE_ID,
+    IMAGES,
+    Alert,
+    ImageEvent,
+    Message,
+    ReceivedImage,
+    dump,
+    parse,
+)
+from pipeline.repeats import CAUSE, cause
+from pipeline.settings import Parser, Settings
+from pipeline.store import (
+    IMAGE_DATABASE,
+    IMAGE_EVENT_ALERTS,
+    IMAGE_EVENT_DATABASE,
+    Copy,
+    Database,
+    digest,
+)
+from pipeline.stream import outgoing_message, transact, transactional_producer
+from pipeline.topics import Topics, origin, place, taken
+
+DIRECTORIES = (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS)
+REPAIRED = "repaired"  # header of an image's message that audit has sent, behind later ones
+
+
+@dataclass
+class Item:
+    """An image of the current count, and its message: the first, and the same again."""
+
+    message: ReceivedImage
+    records: list[ConsumerRecord]
+    is_whole: bool = True  # its file is what the message says
+
+
+class Audit:
+    """What there is, what must be, and what was found to be wrong."""
+
+    def __init__(self, settings: Settings, kafka: Kafka, topics: Topics, repair: bool) -> None:
+        self.counts = dict.fromkeys(
+            ("images", "true changes", "events", "alerts", "set aside", "waiting", "repeats"), 0
+        )
+        self.faults: dict[str, list[str]] = {"lost": [], "twice": [], "wrong": []}
+        self.mended: list[str] = []
+        self.outgoing: list[dict[str, Any]] = []
+        self._repair = repair
+        copy = Copy("audit") if repair else None
+        self._images, self._events, self._alerts = (
+            Database(settings.data, name, copy) for name in DIRECTORIES
+        )
+        # In this order, so that a file that is listed has its message in the topics or an outbox,
+        # and that what was taken by then has its effects in the topics.
+        self._listed = [
+            f"{name}/{file}"
+            for name in DIRECTORIES
+            for file in os.listdir(settings.data / name)
+            if file != ".gitkeep"
+        ]
+        self._in_outbox = {message.path for message in self._outbox()}
+        self._taken: dict[str, dict[TopicPartition, int]] = {
+            IMAGES: taken(kafka, "image_analysis"),
+            IMAGE_EVENTS: taken(kafka, "image_event_alert"),
+        }
+        beginnings = {topic: topics.beginnings(topic) for topic in TOPICS}
+        self._records = {
+            topic: list(topics.read(beginnings[topic], topics.ends(topic))) for topic in TOPICS
+        }
+        self._has_expired = any(beginnings[IMAGES].values())
+        self._set_aside = {origin(record) for record in self._records[DEAD_LETTERS]}
+        self._known: set[str] = set()  # paths that have a reason to be there
+        self._lost: set[bytes] = set()  # causes of alerts whose events are lost
+
+    def run(self) -> None:
+        """Look at everything."""
+        if not self._listed and self._records[IMAGES]:
+            say("the directories are empty: the topics are from before a reset")
+            return
+        count = self._current_count()
+        self._check_images(count)
+        events = [one for items in count.values() for one in self._check_events(items)]
+        self._check_alerts(events)
+        self._check_reasons()
+        self._check_files()
+
+    def _outbox(self) -> Iterator[ReceivedImage]:
+        """What `image_receiving.py` has in hand."""
+        for path in self._images.directory.glob(".image_receiving*.json"):
+            with suppress(OSError, msgspec.MsgspecError):
+                yield from msgspec.json.decode(path.read_bytes(), type=list[ReceivedImage])
+
+    def _current_count(self) -> dict[str, dict[int, Item]]:
+        """The images since each source was counted from anew, as after a reset."""
+        count: dict[str, dict[int, Item]] = defaultdict(dict)
+        seen: dict[bytes, Item] = {}
+        for record in self._records[IMAGES]:
+            try:
+                message = parse(record.value, ReceivedImage)
+            except Unusable:
+                self._must_be_set_aside(record)
+                continue
+            if record.value in seen:
+                seen[record.value].records.append(record)
+                self.counts["repeats"] += 1
+                continue
+            items = count[message.source]
+            if (REPAIRED, b"") not in record.headers:
+                for number in [one for one in items if one >= message.number]:
+                    del items[number]
+            items[message.number] = seen[record.value] = Item(message, [record])
+        return count
+
+    def _check_images(self, count: dict[str, dict[int, Item]]) -> None:
+        """Each image's file, and each file's image."""
+        paths: dict[str | None, str] = {}  # by SHA-256: a file that has it
+        damaged: list[tuple[Item, Unusable]] = []
+        for items in count.values():
+            for item in items.values():
+                self.counts["images"] += 1
+                self._known.add(item.message.path)
+                try:
+                    content = self._images.read(item.message.path, item.message.sha256)
+                    paths[digest(content)] = item.message.path
+                except Unusable as reason:
+                    item.is_whole = False
+                    if self._state(item.records) != "set aside":
+                        damaged.append((item, reason))
+        for item, why in damaged:
+            twin = paths.get(item.message.sha256)
+            self._fault("lost", str(why), self._copying(twin, item) if twin else None)
+        for path in self._listed:
+            match = re.fullmatch(rf"{IMAGE_DATABASE}/({IMAGE_ID})\.jpg", path)
+            if match and path not in self._known:
+                self._known.add(path)
+                source, _, number = match[1].rpartition("-")
+                if path in self._in_outbox:
+                    self.counts["waiting"] += 1
+                elif not (self._has_expired and int(number) < min(count[source], default=10**9)):
+                    mend = self._sending_image(path, source, int(number), match[1])
+                    self._fault("lost", f"{IMAGES}: no message of {path}", mend)
+
+    def _check_events(self, items: dict[int, Item]) -> Iterator[tuple[ImageEvent, ConsumerRecord]]:
+        """Each true change's event, in the order of a source; the events that there are."""
+        published = self._by_cause(IMAGE_EVENTS)
+        before: Item | None = None
+        for _, item in sorted(items.items()):
+            state = self._state(item.records)
+            if state != "taken":
+                self.counts[state] += 1
+                self._known |= {
+                    f"{IMAGE_EVENT_DATABASE}/image_event_{item.message.image_id}.{kind}"
+                    for kind in ("txt", "jpg")
+                    if state == "waiting"
+                }
+                before = before if state == "set aside" else item
+                continue
+            records = published.get(cause(item.records[0]), [])
+            event = parse(records[0].value, ImageEvent) if records else None
+            changed = self._change(before, item, event)
+            before = item
+            for record in records[1:]:
+                self._fault("twice", f"{_where(record)}: the event of {item.message.image_id}")
+            if event and changed == ():
+                self._fault("wrong", f"{_where(records[0])}: no change explains it")
+            elif event or changed:
+                self.counts["true changes"] += 1
+                self._check_event(item, event, *(changed or (None, {})))
+            if event:
+                self.counts["events"] += 1
+                yield event, records[0]
+
+    def _change(
+        self, before: Item | None, item: Item, event: ImageEvent | None
+    ) -> tuple[ImageEvent, dict[str, bytes]] | tuple[()] | None:
+        """The event that must be and its files; nothing if none must be; None if nobody knows."""
+        if before is None:
+            return ()
+        if event and event.previous_image_id != before.message.image_id:
+            return None  # the one between was set aside then, and has come back since
+        sums = {before.message.sha256, item.message.sha256}
+        if len(sums) == 1 and None not in sums:
+            return ()
+        if not (before.is_whole and item.is_whole):
+            return None
+        try:
+            previous, image = self._take(before), self._take(item)
+            change = compare(previous.pixels, image.pixels)
+        except Unusable as reason:
+            self._fault("wrong", f"{reason}, and was not set aside")
+            return None
+        when = datetime.fromtimestamp(item.records[0].timestamp / 1000, UTC)
+        return event_of(previous, image, change, item.message.received or when) if change else ()
+
+    def _take(self, item: Item) -> Taken:
+        message = item.message
+        content = self._images.read(message.path, message.sha256)
+        return Taken(message.image_id, message.number, message.path, content, decode(content))
+
+    def _check_event(
+        self,
+        item: Item,
+        found: ImageEvent | None,
+        expected: ImageEvent | None,
+        files: Mapping[str, bytes],
+    ) -> None:
+        """A true change's message and files: as found, and as expected where that is known."""
+        if expected and not found:
+            what = f"{IMAGE_EVENTS}: no message of the change at {expected.image_id}"
+            self._fault("lost", what, self._sending(IMAGE_EVENTS, expected, item.records[0]))
+            # Its alert may be there all the same.
+            self._lost.add(sha256(dump(expected)).digest())
+            self._known.add(f"{IMAGE_EVENT_ALERTS}/image_event_alert_{expected.event_id}.txt")
+        event = found or expected
+        if event:
+            for path, sum_then in (
+                (event.path, event.sha256),
+                (event.difference_path, event.difference_sha256),
+            ):
+                if path:
+                    self._known.add(path)
+                    self._check_file(self._events, path, sum_then, files.get(path))
+
+    def _check_alerts(self, events: list[tuple[ImageEvent, ConsumerRecord]]) -> None:
+        """Each event's alert."""
+        published = self._by_cause(ALERTS)
+        for event, record in events:
+            state = self._state([record])
+            path = f"{IMAGE_EVENT_ALERTS}/image_event_alert_{event.event_id}.txt"
+            if state != "taken":
+                self.counts[state] += 1
+                self._known |= {path} if state == "waiting" else set()
+                continue
+            self._known.add(path)
+            records = published.get(cause(record), [])
+            self.counts["alerts"] += bool(records)
+            for one in records[1:]:
+                self._fault("twice", f"{_where(one)}: the alert of {event.event_id}")
+            try:
+                alert, content = alert_of(
+                    event, self._events.read(event.path, event.sha256).decode()
+                )
+            except (Unusable, UnicodeDecodeError):
+                alert, content = None, b""  # which the event's own files have been blamed for
+            if not records:
+                mend = self._sending(ALERTS, alert, record) if alert else None
+                self._fault("lost", f"{ALERTS}: no message of the event {event.event_id}", mend)
+            elif alert:
+                alert = parse(records[0].value, Alert)
+            if alert:
+                self._check_file(self._alerts, path, alert.sha256, content)
+
+    def _check_reasons(self) -> None:
+        """Messages that nothing has caused."""
+        for topic, earlier in ((IMAGE_EVENTS, IMAGES), (ALERTS, IMAGE_EVENTS)):
+            causes = {cause(record) for record in self._records[earlier]} | self._lost
+            oldest = min((one.timestamp for one in self._records[earlier]), default=0)
+            for record in self._records[topic]:
+                if causes.isdisjoint(_causes(record)) and record.timestamp >= oldest:
+                    try:
+                        parse(record.value, ImageEvent if topic == IMAGE_EVENTS else Alert)
+                    except Unusable:
+                        if topic == IMAGE_EVENTS:
+                            self._must_be_set_aside(record)
+                    else:
+                        if place(record) not in self._set_aside:
+                            self._fault("wrong", f"{_where(record)}: nothing explains it")
+
+    def _check_files(self) -> None:
+        """Files that have no reason to be there."""
+        for path in self._listed:
+            file = self._images.data / path
+            is_outbox = path.startswith(f"{IMAGE_DATABASE}/.image_receiving")
+            if path not in self._known and not is_outbox and file.exists():
+                is_new = path.endswith(".part") and file.stat().st_mtime > time.time() - 60
+                if not is_new:
+                    self._fault("wrong", f"{path}: nothing explains it; delete it if you don't")
+
+    def _check_file(
+        self, database: Database, path: str, sum_then: str | None, content: bytes | None
+    ) -> None:
+        """A file of ours, which can be made again if its content is what it was."""
+        try:
+            database.read(path, sum_then)
+        except Unusable as reason:
+            can = content is not None and sum_then in (None, digest(content))
+            mend = partial(database.write, path, content) if can else None
+            self._fault("lost", str(reason), mend)
+
+    def _must_be_set_aside(self, record: ConsumerRecord) -> None:
+        if self._state([record]) == "taken":
+            self._fault("lost", f"{_where(record)}: neither used nor set aside")
+
+    def _state(self, records: Sequence[ConsumerRecord]) -> str:
+        """What has become of a message that came so often: taken, set aside or waiting."""
+        states = set()
+        for record in records:
+            next_offset = self._taken[record.topic].get(_partition(record), 0)
+            is_aside = place(record) in self._set_aside
+            states.add(
+                "waiting" if record.offset >= next_offset else "set aside" if is_aside else "taken"
+            )
+        return next(one for one in ("taken", "waiting", "set aside") if one in states)
+
+    def _by_cause(self, topic: str) -> dict[bytes, list[ConsumerRecord]]:
+        found = defaultdict(list)
+        for record in self._records[topic]:
+            for one in _causes(record):
+                found[one].append(record)
+        return found
+
+    def _fault(self, kind: str, what: str, mend: Callable[[], None] | None = None) -> None:
+        if self._repair and mend:
+            mend()
+            self.mended.append(what)
+        else:
+            self.faults[kind].append(what)
+
+    def _sending(
+        self, topic: str, message: Message, caused_by: ConsumerRecord
+    ) -> Callable[[], None]:
+        headers = [(CAUSE, cause(caused_by))]
+        outgoing = {**outgoing_message(topic, message), "headers": headers}
+        return lambda: self.outgoing.append(outgoing)
+
+    def _sending_image(
+        self, path: str, source: str, number: int, name: str
+    ) -> Callable[[], None] | None:
+        try:
+            content = self._images.read(path)
+        except Unusable:
+            return None
+        message = ReceivedImage(
+            image_id=name,
+            source=source,
+            number=number,
+            path=path,
+            size=len(content),
+            sha256=digest(content),
+            received=datetime.fromtimestamp((self._images.data / path).stat().st_mtime, UTC),
+        )
+        outgoing = {**outgoing_message(IMAGES, message), "headers": [(REPAIRED, b"")]}
+        return lambda: self.outgoing.append(outgoing)
+
+    def _copying(self, twin: str, item: Item) -> Callable[[], None]:
+        def copy() -> None:
+            self._images.write(item.message.path, self._images.read(twin, item.message.sha256))
+            item.is_whole = True
+
+        return copy
+
+
+def _partition(record: ConsumerRecord) -> TopicPartition:
+    return TopicPartition(record.topic, record.partition)
+
+
+def _where(record: ConsumerRecord) -> str:
+    return f"{record.topic}[{record.partition}] {record.offset}"
+
+
+def _causes(record: ConsumerRecord) -> set[bytes]:
+    return {value for name, value in record.headers if name == CAUSE}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Audit, and end with 0 if all agrees."""
+    parser = Parser(
+        "Prove that images, image events, alerts and their messages agree; name what doesn't.",
+        "python -m pipeline audit",
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="make lost files again from the images, send lost messages",
+    )
+    options = parser.parse_args(arguments)
+    settings = parser.settings(options)
+    kafka = Kafka(settings, Stop(status=1))
+
+    def make(closing: ExitStack) -> tuple[Topics, KafkaProducer | None]:
+        # The producer first: an audit that was repairing can't send any more.
+        producer = transactional_producer(kafka, "audit", closing) if options.repair else None
+        return Topics(kafka, closing), producer
+
+    (topics, producer), closing = kafka.connect(make)
+    with closing:
+        try:
+            audit = Audit(settings, kafka, topics, options.repair)
+            audit.run()
+            if producer and audit.outgoing:
+                transact(producer, audit.outgoing)
+        except KafkaError as error:
+            sys.exit(f"Kafka: {text(error)}; nothing was sent; run it again")
+        except OSError as error:
+            sys.exit(f"cannot read {error.filename}: {error.strerror}; mend that and run it again")
+    for what in audit.mended:
+        say(f"mended  {what}")
+    for kind, faults in audit.faults.items():
+        for what in faults:
+            say(f"{kind:6}  {what}")
+    rows = {**audit.counts, **{kind: len(faults) for kind, faults in audit.faults.items()}}
+    rows |= {"mended": len(audit.mended)} if options.repair else {}
+    say("")
+    for name, number in rows.items():
+        say(f"  {name:14} {number}")
+    if any(audit.faults.values()):
+        sys.exit("audit: not all agrees, as the lines above say")

@@ -1,0 +1,222 @@
+"""python -m pipeline audit: it proves what agrees, names what doesn't, and mends what can be."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import HERE, Pipeline, Program, until
+from kafka import KafkaAdminClient, KafkaProducer
+
+IMAGE = "image_database/00003.jpg"
+EVENT = "image_event_database/image_event_00003"
+ALERT = "image_event_alerts/image_event_alert_00003.txt"
+
+
+def audit(pipeline: Pipeline, *arguments: str, status: int = 0) -> Program:
+    """Run the audit to its end."""
+    module = ("-m", "pipeline", "audit", *arguments)
+    program = pipeline.start(sys.executable, *module, PYTHONPATH=str(HERE))
+    assert program.ends(60) == status, program
+    assert "Traceback" not in str(program)
+    return program
+
+
+def table(program: Program) -> dict[str, int]:
+    """The rows at the end, but for those of nothing."""
+    rows = [line.split() for line in program.lines if line.startswith("  ")]
+    return {" ".join(row[:-1]): int(row[-1]) for row in rows if row[-1] != "0"}
+
+
+ALL_WELL = {"images": 11, "true changes": 2, "events": 2, "alerts": 2}
+
+
+@pytest.fixture
+def done(pipeline: Pipeline) -> Pipeline:
+    """A pipeline through which 11 images went all the way, its stages still running."""
+    alert = pipeline.start("image_event_alert.py")
+    pipeline.start("image_analysis.py")
+    pipeline.receive()
+    alert.says("00007  ALERT")
+    return pipeline
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def exchange(path: Path) -> None:
+    path.write_bytes(b"something else")
+
+
+@pytest.mark.parametrize("path", [IMAGE, f"{EVENT}.txt", f"{EVENT}.jpg", ALERT])
+@pytest.mark.parametrize("tamper", [delete, truncate, exchange])
+def test_a_file_that_is_not_what_it_was(
+    done: Pipeline, path: str, tamper: Callable[[Path], None]
+) -> None:
+    """It is named, made again byte for byte, and then all agrees."""
+    assert table(audit(done)) == ALL_WELL
+    before = (done.data / path).read_bytes()
+    tamper(done.data / path)
+    found = audit(done, status=1)
+    assert table(found) == ALL_WELL | {"lost": 1}
+    assert any(line.startswith("lost ") and path in line for line in found.lines)
+    assert table(audit(done, "--repair")) == ALL_WELL | {"mended": 1}
+    assert (done.data / path).read_bytes() == before
+    assert table(audit(done)) == ALL_WELL
+    assert len(done.records("image-events")) == 2
+
+
+def test_an_image_that_nothing_brings_back(done: Pipeline) -> None:
+    """The only image of its kind is lost for good: that is said, and the rest still agrees."""
+    for number in range(7, 11):
+        (done.data / f"image_database/{number:05d}.jpg").unlink()
+    found = audit(done, "--repair", status=1)
+    assert table(found)["lost"] == 4
+    assert "image_database/00010.jpg" in str(found)
+
+
+def test_files_that_nothing_explains(done: Pipeline) -> None:
+    """They are named, and not deleted."""
+    strays = [
+        "image_event_database/image_event_00004.txt",
+        "image_event_alerts/image_event_alert_00004.txt",
+        "image_database/notes.txt",
+    ]
+    for path in strays:
+        (done.data / path).write_text("who knows")
+    found = audit(done, "--repair", status=1)
+    assert table(found) == ALL_WELL | {"wrong": 3}
+    for path in strays:
+        assert path in str(found)
+        assert (done.data / path).exists()
+
+
+def delete_topic(pipeline: Pipeline, topic: str) -> None:
+    """Lose all messages of a topic."""
+    admin = KafkaAdminClient(bootstrap_servers=pipeline.bootstrap_servers)
+    admin.delete_topics([topic])
+    until(lambda: topic not in admin.list_topics(), "the topic is gone")
+    admin.create_topics({topic: {"num_partitions": 4}})
+    admin.wait_for_topics([topic])
+    admin.close()
+
+
+def test_lost_alerts_are_sent(done: Pipeline) -> None:
+    """Messages that are gone from `alerts` come again, once."""
+    before = [(one.key, one.value) for one in done.records("alerts")]
+    delete_topic(done, "alerts")
+    assert table(audit(done, status=1))["lost"] == 2
+    assert table(audit(done, "--repair"))["mended"] == 2
+    assert [(one.key, one.value) for one in done.records("alerts")] == before
+    assert table(audit(done, "--repair")) == ALL_WELL
+
+
+def test_lost_events_are_sent_and_alerted(done: Pipeline) -> None:
+    """Messages that are gone from `image-events` come again, and no alert comes twice."""
+    for stage in done.started[:2]:
+        stage.stop()
+    before = [one.value for one in done.records("image-events")]
+    delete_topic(done, "image-events")
+    found = audit(done, "--repair")
+    assert table(found)["mended"] == 2, found
+    assert [one.value for one in done.records("image-events")] == before
+    alert = done.start("image_event_alert.py")
+    alert.says("00007  came twice")
+    assert done.ids("alerts") == ["00003", "00007"]
+    assert table(audit(done)) == ALL_WELL
+
+
+def test_a_lost_image_message_is_sent(done: Pipeline) -> None:
+    """An image that nobody has been told of comes to `images`, and the analysis takes it."""
+    shutil.copy(done.data / IMAGE, done.data / "image_database" / "00011.jpg")
+    found = audit(done, status=1)
+    assert "images: no message of image_database/00011.jpg" in str(found)
+    assert table(audit(done, "--repair"))["mended"] == 1
+    done.started[1].says("00011  CHANGED")
+    done.started[0].says("00011  ALERT")
+    well = {"images": 12, "true changes": 3, "events": 3, "alerts": 3}
+    assert table(audit(done)) == well
+
+
+def test_messages_that_are_there_twice(done: Pipeline) -> None:
+    """A message twice in `images` is a repeat; an event or an alert twice can't be mended."""
+    producer = KafkaProducer(bootstrap_servers=done.bootstrap_servers)
+    for topic in ("images", "image-events", "alerts"):
+        record = done.records(topic)[-1]
+        producer.send(topic, record.value, record.key, record.headers).get(10)
+    producer.close()
+    done.started[0].says("came twice")
+    found = audit(done, "--repair", status=1)
+    assert table(found) == ALL_WELL | {"repeats": 1, "twice": 2}
+
+
+def test_what_nobody_has_taken_yet_is_waiting(pipeline: Pipeline) -> None:
+    """Images without a stage are no fault."""
+    pipeline.receive()
+    assert table(audit(pipeline)) == {"images": 11, "waiting": 11}
+
+
+def test_after_a_reset(done: Pipeline) -> None:
+    """What is from before it is history; what came after it is looked at."""
+    for name in ("image_database", "image_event_database", "image_event_alerts"):
+        shutil.rmtree(done.data / name)
+        (done.data / name).mkdir()
+    assert "before a reset" in str(audit(done))
+    done.receive("--count", "4")
+    done.waits_for("alerts", 3)
+    well = {"images": 4, "true changes": 1, "events": 1, "alerts": 1}
+    assert table(audit(done)) == well
+    (done.data / ALERT).unlink()
+    assert table(audit(done, status=1)) == well | {"lost": 1}
+
+
+def test_what_was_set_aside_is_no_fault(pipeline: Pipeline) -> None:
+    """Neither rubbish nor an image that was damaged before it was analysed."""
+    pipeline.receive()
+    exchange(pipeline.data / "image_database" / "00005.jpg")
+    pipeline.start("image_event_alert.py")
+    analysis = pipeline.start("image_analysis.py")
+    for topic in ("images", "image-events", "alerts", "dead-letters"):
+        pipeline.put(topic, b"rubbish")
+    analysis.says("00010  unchanged")
+    pipeline.waits_for("dead-letters", 4)
+    pipeline.waits_for("alerts", 3)
+    assert table(audit(pipeline)) == ALL_WELL | {"set aside": 1}
+
+
+def test_a_message_that_nothing_explains(done: Pipeline) -> None:
+    """An event and an alert of another program, of no change, are named."""
+    about = {"event_id": "00005", "image_id": "00005", "previous_image_id": "00004"}
+    path = f"{EVENT}.txt"
+    done.put("image-events", msgspec.json.encode(about | {"path": path}))
+    done.started[0].says("00005  ALERT")
+    found = audit(done, status=1)
+    assert "image-events[" in str(found)
+    assert table(found)["wrong"] == 2
+
+
+def test_beside_a_working_pipeline(pipeline: Pipeline) -> None:
+    """Audits one after the other find no fault, and send nothing, while images flow."""
+    pipeline.start("image_event_alert.py")
+    pipeline.start("image_analysis.py")
+    receiving = pipeline.start("image_receiving.py", "--count", "1000")
+    receiving.says("  received")
+    count = 0
+    while receiving.process.poll() is None:
+        assert "mended" not in table(audit(pipeline, "--repair"))
+        count += 1
+    assert count > 1
+    pipeline.waits_for("alerts", 250)
+    assert table(audit(pipeline)) == {
+        "images": 1000,
+        "true changes": 250,
+        "events": 250,
+        "alerts": 250,
+    }
