@@ -58,13 +58,17 @@ class Outbox:
         """Publish the messages in one transaction; return once Kafka has acknowledged them."""
         batch = digest(self._images.read(self._path))
         outgoing = [outgoing_message(IMAGES, one) for one in messages]
+        pause = 0.125
         while self._last_batch != batch:
             try:
                 marker = {MARKER: OffsetAndMetadata(0, batch, -1)}
                 transact(self._producer, outgoing, marker, self._name)
                 self._last_batch = batch
             except KafkaError as error:
+                self._kafka.end_if_forbidden(error)
                 say(f"Kafka did not commit: {text(error)}; trying again")
+                self._kafka.stop.wait(pause)
+                pause = min(2 * pause, 10)
                 self._connect()
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -96,8 +97,10 @@ class Audit:
             IMAGE_EVENTS: taken(kafka, "image_event_alert"),
         }
         beginnings = {topic: topics.beginnings(topic) for topic in TOPICS}
+        # What is caused before what causes it, which goes on meanwhile.
         self._records = {
-            topic: list(topics.read(beginnings[topic], topics.ends(topic))) for topic in TOPICS
+            topic: list(topics.read(beginnings[topic], topics.ends(topic)))
+            for topic in (ALERTS, IMAGE_EVENTS, IMAGES, DEAD_LETTERS)
         }
         self._has_expired = any(beginnings[IMAGES].values())
         self._set_aside = {origin(record) for record in self._records[DEAD_LETTERS]}
@@ -303,10 +306,9 @@ class Audit:
         for path in self._listed:
             file = self._images.data / path
             is_outbox = path.startswith(f"{IMAGE_DATABASE}/.image_receiving")
-            if path not in self._known and not is_outbox and file.exists():
-                is_new = path.endswith(".part") and file.stat().st_mtime > time.time() - 60
-                if not is_new:
-                    self._fault("wrong", f"{path}: nothing explains it; delete it if you don't")
+            is_being_written = path.endswith(".part") and _age(file) < 60
+            if path not in self._known and not is_outbox and not is_being_written and file.exists():
+                self._fault("wrong", f"{path}: nothing explains it; delete it if you don't")
 
     def _check_file(
         self, database: Database, path: str, sum_then: str | None, content: bytes | None
@@ -380,6 +382,13 @@ class Audit:
             item.is_whole = True
 
         return copy
+
+
+def _age(path: Path) -> float:
+    """Seconds since the file was written; none if it has gone."""
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime
+    return 0
 
 
 def _partition(record: ConsumerRecord) -> TopicPartition:

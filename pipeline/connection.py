@@ -1,6 +1,8 @@
 """The way to Kafka: there or not, told to stop or not."""
 
+import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -12,7 +14,13 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaError, RetriableError
+from kafka.errors import (
+    KafkaError,
+    NoError,
+    RetriableError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from pipeline import say
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES
@@ -28,6 +36,25 @@ TOPICS: dict[str, dict[str, str]] = {
 }
 
 T = TypeVar("T")
+
+# Of what kafka-python says when a connection fails: what doesn't pass by waiting.
+REFUSED = (
+    r"certificate verify failed|WRONG_VERSION_NUMBER|alert|Authentication failed|SaslMechanism"
+    r"|SaslState|Invalid frame length"
+)
+
+
+class _Log(logging.Handler):
+    """Keeps why a connection failed, which kafka-python tells nobody but its log."""
+
+    failure = ""
+    is_refusal = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r"^Bootstrap connection .*? failed: (.*) \(backoff", record.getMessage())
+        if found and not self.is_refusal:
+            self.failure = re.sub(r" \(_ssl.*?\)$", "", found[1])
+            self.is_refusal = bool(re.search(REFUSED, self.failure))
 
 
 class Stop:
@@ -76,6 +103,8 @@ class Kafka:
         self._away_since: float | None = None
         self._said = 0.0
         self._connected = threading.Event()
+        self._log = _Log()
+        logging.getLogger("kafka").addHandler(self._log)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def connect(self, make: Callable[[ExitStack], T]) -> tuple[T, ExitStack]:
@@ -88,13 +117,20 @@ class Kafka:
             if self._reachable():
                 with ExitStack() as closing:
                     closing.callback(self._connected.clear)
+                    self._log.failure, self._log.is_refusal = "", False
                     try:
                         self._make_topics()
                         made = make(closing)
                     except RetriableError as error:
+                        if self._log.is_refusal:
+                            sys.exit(
+                                f"Kafka at {self._where} refuses us: {self._log.failure}; mend "
+                                "the KAFKA_SECURITY_PROTOCOL, _SASL_ and _SSL_ settings"
+                            )
                         # A Kafka that has just started answers before it can do all.
-                        self._is_away(text(error), patience=3)
+                        self._is_away(self._log.failure or text(error), patience=3)
                     except (KafkaError, OSError, ValueError) as error:
+                        self.end_if_forbidden(error)
                         sys.exit(f"Kafka at {self._where} can't be used: {text(error)}")
                     else:
                         self._is_there()
@@ -104,6 +140,14 @@ class Kafka:
                 self._is_away("nothing listens there")
             self.stop.wait(0.5)
         sys.exit(self.stop.status)
+
+    def end_if_forbidden(self, error: Exception) -> None:
+        """End the program if Kafka's access rules are in the way, which no waiting changes."""
+        if "AuthorizationFailed" in str(error):  # kafka-python wraps some in others
+            sys.exit(
+                f"Kafka at {self._where} forbids it: {text(error)}; give this program's user the "
+                "rights that the README lists"
+            )
 
     def _reachable(self) -> bool:
         for server in self.options["bootstrap_servers"]:
@@ -121,8 +165,11 @@ class Kafka:
                     topic: {"num_partitions": PARTITIONS, "configs": TOPICS[topic]}
                     for topic in missing
                 }
-                # That another stage makes them at the same time is no error.
-                admin.create_topics(new, raise_errors=False)
+                for one in admin.create_topics(new, raise_errors=False)["topics"]:
+                    error = for_code(one["error_code"])
+                    # Another stage may make them at the same time.
+                    if error not in (NoError, TopicAlreadyExistsError):
+                        raise error(f"cannot make the topic {one['name']}: {one['error_message']}")
                 admin.wait_for_topics(list(missing))
         finally:
             admin.close()
@@ -143,7 +190,10 @@ class Kafka:
             self._away_since, self._said = now, now + patience - 5
         waited = now - self._away_since
         if waited >= self._wait:
-            say(f"Kafka at {self._where} did not come in {self._wait:g} s: {reason}; start it")
+            say(
+                f"Kafka at {self._where} did not come in {self._wait:g} s: {reason}; "
+                "start it, or mend the KAFKA_ settings"
+            )
             os._exit(1)  # from whichever thread, and whatever kafka-python waits for
         if now - self._said >= 5:
             self._said = now

@@ -16,7 +16,7 @@ from pipeline.messages import KINDS, Alert, ImageEvent, ReceivedImage, parse
 from pipeline.topics import Topics
 
 CAUSE = "cause"
-SLACK = 3600  # seconds that the clocks of two machines may differ
+SLACK = 600  # seconds that the clocks of two machines may differ
 
 
 def cause(record: ConsumerRecord) -> bytes:

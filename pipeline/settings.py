@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,5 +110,25 @@ def _security(environment: Mapping[str, str]) -> dict[str, Any]:
     for name in SASL:
         if name in used and name not in given:
             raise ValueError(f"{name} is not set, but KAFKA_SECURITY_PROTOCOL={protocol} needs it")
+    _check_certificates(*(given.get(name) for name in SSL))
     options = {option: given[name] for name, option in used.items() if name in given}
     return {"security_protocol": protocol, **options}
+
+
+def _check_certificates(authority: str | None, certificate: str | None, key: str | None) -> None:
+    """Read the files once: kafka-python would take a wrong one for a Kafka that is away."""
+    if key and not certificate:
+        raise ValueError("KAFKA_SSL_KEYFILE is set without KAFKA_SSL_CERTFILE; set both")
+    try:
+        ssl.create_default_context(cafile=authority)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"KAFKA_SSL_CAFILE: {authority!r} has no certificate in PEM") from error
+    if certificate:
+        try:
+            # With an empty password OpenSSL doesn't ask the terminal for one.
+            ssl.create_default_context().load_cert_chain(certificate, key, password="")
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"KAFKA_SSL_CERTFILE, KAFKA_SSL_KEYFILE: {certificate!r}, {key or certificate!r}: "
+                "no certificate and its key, in PEM and without a password"
+            ) from error

@@ -155,6 +155,7 @@ class Batch:
             if self._offsets:
                 transact(self._place.producer, self._outgoing, self._offsets, self._group)
         except KafkaError as error:
+            self._stage.kafka.end_if_forbidden(error)
             say(f"Kafka did not commit: {text(error)}; trying again")
             return
         for line in self._lines:
@@ -181,6 +182,7 @@ class Stage:
                 try:
                     yield from self._batches(place)
                 except KafkaError as error:
+                    self.kafka.end_if_forbidden(error)
                     say(f"Kafka: {text(error)}; connecting again")
             self.kafka.stop.wait(min(2**self._failures / 8, 10))
             self._failures += 1

@@ -150,7 +150,7 @@ class Program:
         with self.process.stdout as output:
             self.lines.extend(line.rstrip("\n") for line in output)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(self.lines)
 
     def says(self, pattern: str, seconds: float = 30) -> str:
