@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageOps, UnidentifiedImageError
 
 from pipeline import Unusable
+from pipeline.patience import patiently
 
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 100_000_000  # about 0.4 GB decoded, and three times that while it is compared
@@ -65,6 +66,7 @@ class Change:
         return f"{100 * self.changed_share:.3g} %"
 
 
+@patiently
 def decode(content: bytes) -> Image.Image:
     """The image in a file's bytes, upright, in a mode of `MODES`. Raises `Unusable`."""
     try:
@@ -88,6 +90,7 @@ def decode(content: bytes) -> Image.Image:
         raise Unusable(f"is a damaged image: {error}") from error
 
 
+@patiently
 def compare(previous: Image.Image, image: Image.Image) -> Change | None:
     """What differs between two decoded images; None if nothing does."""
     if previous is image:
@@ -139,15 +142,24 @@ def _overlap(previous: Image.Image, image: Image.Image) -> tuple[float, Image.Im
 def _overlap_deep(previous: Image.Image, image: Image.Image) -> tuple[float, Image.Image, int]:
     """As `_overlap`, where one image or both have more than 8 bits a sample: in 16-bit units."""
     as_is = previous.mode in DEEP and image.mode in DEEP
-    before, after = (_samples(one, as_is) for one in (previous, image))
-    height, width, channels = np.minimum(before.shape, after.shape)
-    difference = np.abs(after[:height, :width] - before[:height, :width])
-    largest = difference.max(axis=2)
+    width, height = min(previous.width, image.width), min(previous.height, image.height)
+    rows = max(1, 2**20 // width)  # at a time: whole images of these samples would be large
+    parts = [(top, min(top + rows, height)) for top in range(0, height, rows)]
+    largest = np.empty((height, width), np.uint32)
+    squares, channels = 0.0, 0
+    for top, bottom in parts:
+        box = (0, top, width, bottom)
+        before, after = (_samples(one.crop(box), as_is) for one in (previous, image))
+        difference = np.abs(after - before)
+        difference.max(axis=2, out=largest[top:bottom], initial=0)
+        squares += float(np.square(difference, dtype=np.float64).sum())
+        channels = difference.shape[2]
     # The scale of the greatest difference: full scale, if there are pixels in one image only.
-    greatest = max(largest.max(), 1) if previous.size == image.size else 65535
-    scaled = np.ceil(np.minimum(largest / greatest, 1) * 255).astype(np.uint8)
-    squares = float(np.square(difference, dtype=np.float64).sum())
-    return squares, Image.fromarray(scaled), int(channels)
+    greatest = max(int(largest.max()), 1) if previous.size == image.size else 65535
+    scaled = np.empty((height, width), np.uint8)
+    for top, bottom in parts:
+        scaled[top:bottom] = np.ceil(np.minimum(largest[top:bottom] / greatest, 1) * 255)
+    return squares, Image.fromarray(scaled), channels
 
 
 def _laid_over(largest: Image.Image, previous: Image.Image, image: Image.Image) -> Image.Image:
@@ -170,6 +182,7 @@ def _samples(image: Image.Image, as_is: bool) -> NDArray[np.int64]:
     return grey if as_is else np.concatenate([grey, grey, grey, np.full_like(grey, 65535)], axis=2)
 
 
+@patiently
 def draw(change: Change) -> bytes:
     """The difference image, as JPEG: what changed, bright on black, the more the brighter.
 

@@ -2,16 +2,17 @@
 
     audit           prove that files, topics and alerts agree; --repair mends what can be
     dead-letters    list what was set aside, or send chosen ones back after a fix
+    schema          print the JSON Schema of the messages
 
 COMMAND --help says more.
 """
 
 import sys
 
-from commands import audit, dead_letters
+from commands import audit, dead_letters, schema
 from pipeline import say
 
-COMMANDS = {"audit": audit.main, "dead-letters": dead_letters.main}
+COMMANDS = {"audit": audit.main, "dead-letters": dead_letters.main, "schema": schema.main}
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     elif name in COMMANDS:
         COMMANDS[name](arguments)
     else:
-        names = " and ".join(COMMANDS)
+        names = ", ".join(COMMANDS)
         print(f"python -m pipeline: {name!r} is no command; there are {names}", file=sys.stderr)
         sys.exit(2)
 

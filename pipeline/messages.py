@@ -20,12 +20,16 @@ DEAD_LETTERS = "dead-letters"
 SOURCE = r"[a-z0-9_]{1,64}"
 IMAGE_ID = rf"({SOURCE}-)?[0-9]{{5,9}}"
 
-Source = Annotated[str, Meta(pattern=rf"^({SOURCE})?\Z")]
-ImageId = Annotated[str, Meta(pattern=rf"^{IMAGE_ID}\Z")]
+END = r"$(?!\n)"  # Python's \Z isn't known to other readers of the schema
+Source = Annotated[str, Meta(pattern=rf"^({SOURCE})?{END}")]
+ImageId = Annotated[str, Meta(pattern=rf"^{IMAGE_ID}{END}")]
 Number = Annotated[int, Meta(ge=0, lt=10**9)]
-Path = Annotated[str, Meta(min_length=1, max_length=1024)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Path = Annotated[str, Meta(pattern=rf"^[^\x00-\x1f\x7f]{{1,1024}}{END}")]
+Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{END}")]
 Time = Annotated[datetime, Meta(tz=True)]
+Measure = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Pixels = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 def image_id(source: str, number: int) -> str:
@@ -40,7 +44,7 @@ class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: Source
     number: Number
     path: Path
-    size: Annotated[int, Meta(ge=0)] | None = None  # bytes
+    size: Annotated[int, Meta(ge=0, lt=2**53)] | None = None  # bytes
     sha256: Sha256 | None = None
     received: Time | None = None
 
@@ -79,11 +83,19 @@ class ImageEvent(_Change, frozen=True, kw_only=True, omit_defaults=True):
     sha256: Sha256 | None = None  # of the description
     difference_path: Path | None = None  # of the difference image
     difference_sha256: Sha256 | None = None
-    l2_norm: float | None = None
-    rms: float | None = None
-    changed_share: float | None = None  # of the pixels, 0 to 1
-    box: tuple[int, int, int, int] | None = None  # left, top, right, bottom, in pixels
+    l2_norm: Measure | None = None
+    rms: Measure | None = None
+    changed_share: Share | None = None  # of the pixels
+    box: tuple[Pixels, Pixels, Pixels, Pixels] | None = None  # left, top, right, bottom
     received: Time | None = None  # when the changed image was
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        source, _, number = self.previous_image_id.rpartition("-")
+        if source != self.source or int(number) >= self.number:
+            raise ValueError(
+                f"previous_image_id {self.previous_image_id!r} is not before {self.image_id!r}"
+            )
 
 
 class Alert(_Change, frozen=True, kw_only=True, omit_defaults=True):
@@ -113,3 +125,14 @@ def parse(value: bytes | None, kind: type[M]) -> M:
 def dump(message: Message) -> bytes:
     """The record value that `parse` reads back."""
     return msgspec.json.encode(message)
+
+
+def schema() -> dict[str, object]:
+    """The JSON Schema of the messages, by topic."""
+    kinds, definitions = msgspec.json.schema_components(KINDS.values())
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The messages of the mock image pipeline, by topic",
+        "properties": dict(zip(KINDS, kinds, strict=True)),
+        "$defs": definitions,
+    }

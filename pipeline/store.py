@@ -10,12 +10,12 @@ import socket
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from tenacity import RetryCallState, retry, retry_if_exception_type, wait_exponential
-
-from pipeline import Unusable, say
+from pipeline import Unusable
+from pipeline.patience import Passing, patiently
 
 IMAGE_ORIGINAL = "image_original"
 IMAGE_DATABASE = "image_database"
@@ -28,21 +28,6 @@ PASSING = {
     *(errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
     *(errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
 }
-
-
-class Passing(Exception):
-    """A fault that goes away when somebody mends it; the text says which, for people."""
-
-
-def _say_again(state: RetryCallState) -> None:
-    error, pause = state.outcome and state.outcome.exception(), state.upcoming_sleep
-    say(f"{error}; trying again in {pause:g} s")
-
-
-# Without limit: nothing may be lost, and a stage that is told to stop ends all the same.
-patiently = retry(
-    retry=retry_if_exception_type(Passing), wait=wait_exponential(max=30), before_sleep=_say_again
-)
 
 
 class Copy:
@@ -109,7 +94,8 @@ class Database:
         target = self.data / path
         part = target.with_name(f".{target.name}{self._part_suffix}")
         try:
-            with part.open("wb") as file:
+            # Whatever stands in its place, such as a link to somewhere else, is not written to.
+            with part.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -119,7 +105,8 @@ class Database:
             part.replace(target)
             self._sync()
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             raise Passing(f"cannot write {target}: {_reason(error)}") from error
 
     @patiently
@@ -133,18 +120,19 @@ class Database:
             target = (self.data / path).resolve()
             if not target.is_relative_to(self.directory.resolve()):
                 raise Unusable(f"{path!r} is not in {self.name}")
-            # Without O_NONBLOCK a named pipe would keep us here for ever.
-            with open(target, "rb", opener=lambda p, f: os.open(p, f | os.O_NONBLOCK)) as file:
+            with open(target, "rb", opener=_open) as file:
                 status = os.fstat(file.fileno())
                 if not stat.S_ISREG(status.st_mode):
                     raise Unusable(f"{path} is no regular file")
                 if status.st_size > MAX_BYTES:
                     raise Unusable(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}")
-                content = file.read(MAX_BYTES)
+                content = file.read(status.st_size + 1)
         except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
             if isinstance(error, OSError) and self._may_pass(error):
                 raise Passing(f"cannot read {path!r}: {_reason(error)}") from error
             raise Unusable(f"{path!r} can't be read: {_reason(error)}") from error
+        if len(content) != status.st_size:
+            raise Unusable(f"{path} changed while it was read")
         if sha256 not in (None, digest(content)):
             raise Unusable(f"{path} has other bytes than when it was stored")
         return content
@@ -173,6 +161,11 @@ class Database:
 def digest(content: bytes) -> str:
     """The SHA-256 of these bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _open(path: str, flags: int) -> int:
+    """Open, not waiting for a pipe's other end, nor for where a link leads that has just come."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _reason(error: Exception) -> str:

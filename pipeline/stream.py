@@ -196,6 +196,7 @@ class Stage:
             # Static membership: a copy that starts again takes up its partitions at once.
             group_instance_id=self.copy.name,
             session_timeout_ms=10_000,
+            max_poll_interval_ms=1_800_000,  # a batch of the largest images takes minutes
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             enable_auto_commit=False,
