@@ -8,6 +8,7 @@ where only one of the two has pixels, the difference is full scale.
 import dataclasses
 import io
 import math
+import warnings
 from functools import reduce
 
 import numpy as np
@@ -39,6 +40,8 @@ INFERNO = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 16
 
 # decode() looks at the size itself, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# What decode() makes of a damaged file is said in its own words.
+warnings.filterwarnings("ignore", module="PIL")
 # Larger blocks of memory make decoding large images 1.75 times as fast.
 Image.core.set_blocks_max(16)  # type: ignore[attr-defined]
 

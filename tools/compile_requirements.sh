@@ -1,8 +1,9 @@
 #!/bin/sh
-# Compile requirements.txt and requirements-dev.txt from pyproject.toml: every version and hash,
+# Compile the requirements*.txt from pyproject.toml: every version and hash,
 # for all platforms. Needs uv (pip install uv).
 set -eu
 cd "$(dirname "$0")/.."
 compile="uv pip compile --quiet --universal --generate-hashes --upgrade --custom-compile-command $0"
 $compile pyproject.toml --output-file requirements.txt
 $compile pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
+$compile pyproject.toml --group ci --constraints requirements.txt --output-file requirements-ci.txt

@@ -1,0 +1,90 @@
+"""Fuzz what strangers may send: a search, led by coverage, for what isn't refused as it should be.
+
+    tools/python.sh tools/in_venv.py requirements-ci.txt tools/fuzz.py messages|images [options]
+
+The options are libFuzzer's: -max_total_time=60 ends it after a minute. What it finds is written to
+a file crash-…, and belongs in the tests.
+"""
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+HERE = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(HERE))
+
+with atheris.instrument_imports(include=["PIL", "comparison", "pipeline"]):
+    from PIL import Image
+
+    import comparison
+    from pipeline import Unusable
+    from pipeline.messages import KINDS, ReceivedImage, dump, parse
+    from pipeline.stream import printable
+
+KIND_BY_BYTE = list(KINDS.values())
+SAMPLE = Image.effect_mandelbrot((9, 7), (-2, -1, 1, 1), 9).convert("RGB")
+
+
+def check_message(data: bytes) -> None:
+    """Any bytes are a message that comes out as it went in, or unusable with a printable reason."""
+    kind = KIND_BY_BYTE[data[0] % len(KIND_BY_BYTE)] if data else ReceivedImage
+    try:
+        message = parse(data[1:], kind)
+    except Unusable as reason:
+        if not printable(str(reason)).isprintable():
+            raise AssertionError(reason) from reason
+    else:
+        if parse(dump(message), kind) != message:
+            raise AssertionError(message)
+
+
+def check_image(data: bytes) -> None:
+    """Any bytes are an image that can be compared and drawn, or unusable."""
+    try:
+        image = comparison.decode(data)
+    except Unusable:
+        return
+    change = comparison.compare(SAMPLE, image)
+    if change:
+        comparison.decode(comparison.draw(change))
+
+
+def seeds(target: str) -> dict[str, bytes]:
+    """Something of each kind to begin with."""
+    if target == "messages":
+        ids = b'"event_id":"00003","image_id":"00003"'
+        return {
+            "image": b'\0{"image_id":"00003","source":"","number":3,"path":"a/b.jpg"}',
+            "event": b"\1{" + ids + b',"previous_image_id":"00002","path":"a"}',
+            "alert": b"\2{" + ids + b',"path":"a"}',
+        }
+    found = {}
+    for name in comparison.FORMATS:
+        for mode in ("RGB", "L"):
+            content = io.BytesIO()
+            SAMPLE.convert(mode).save(content, name, exif=SAMPLE.getexif())
+            found[f"{name}-{mode}"] = content.getvalue()
+    return found
+
+
+def main() -> None:
+    """Fuzz until told to stop."""
+    checks = {"messages": check_message, "images": check_image}
+    if len(sys.argv) < 2 or sys.argv[1] not in checks:
+        sys.exit(f"usage: fuzz.py {'|'.join(checks)} [libFuzzer options]")
+    target = sys.argv.pop(1)
+    # Large images are only slow; that they are refused, the tests hold.
+    comparison.MAX_PIXELS = 10**6
+    with tempfile.TemporaryDirectory() as corpus:
+        for name, content in seeds(target).items():
+            Path(corpus, name).write_bytes(content)
+        limits = ["-timeout=30", "-rss_limit_mb=4096", "-max_len=4096"]
+        atheris.Setup([sys.argv[0], *limits, *sys.argv[1:], corpus], checks[target])
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
