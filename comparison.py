@@ -70,27 +70,29 @@ class Change:
 
 
 @patiently
-def decode(content: bytes) -> Image.Image:
-    """The image in a file's bytes, upright, in a mode of `MODES`. Raises `Unusable`."""
+def decode(content: bytes, path: str = "the file") -> Image.Image:
+    """The image in these bytes of a file, upright, in a mode of `MODES`. Raises `Unusable`."""
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise Unusable(f"has {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
+            raise Unusable(f"{path} has {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
         if image.mode not in MODES:
-            raise Unusable(f"has the mode {image.mode}, which can't be compared")
+            raise Unusable(f"{path} has the mode {image.mode}, which can't be compared")
         if image.mode not in DEEP and any(";16" in str(tile.args) for tile in image.tile):
             # Pillow drops the lower half: a change there would go unseen.
-            raise Unusable("has 16-bit colour, which can't be compared exactly; 16-bit grey can")
+            raise Unusable(
+                f"{path} has 16-bit colour, which can't be compared exactly; 16-bit grey can"
+            )
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return image if image.mode == MODES[image.mode] else image.convert(MODES[image.mode])
     except (Unusable, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise Unusable(f"is no image of {', '.join(FORMATS)}") from error
+        raise Unusable(f"{path} is no image of {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise whatever they stumble over
-        raise Unusable(f"is a damaged image: {error}") from error
+        raise Unusable(f"{path} is a damaged image: {error}") from error
 
 
 @patiently

@@ -1,7 +1,6 @@
 """Analyse images: compare each with the one before it; a change is an image event.
 
-An event is a difference image and a description for people in the image event database, and a
-message. Whether images differ, and how, is `comparison.py`'s to say.
+An event is a difference image, a description for people, and a message.
 
     python image_analysis.py
 """
@@ -19,16 +18,14 @@ from pipeline.settings import Parser
 from pipeline.store import IMAGE_DATABASE, IMAGE_EVENT_DATABASE, Database, digest
 from pipeline.stream import Stage
 
-Sums = dict[str, str | None]  # what messages say of recent images: SHA-256 by image_id
+Recent = dict[str, ReceivedImage]  # by image_id: by now, the file may be another one
 
 
 @dataclass(frozen=True)
 class Taken:
     """An image that has been read, to compare the next one with."""
 
-    image_id: str
-    number: int
-    path: str
+    message: ReceivedImage
     content: bytes
     pixels: Image.Image
 
@@ -41,19 +38,20 @@ def main() -> None:
     images = Database(settings.data, IMAGE_DATABASE)
     events = Database(settings.data, IMAGE_EVENT_DATABASE, stage.copy)
     latest: dict[str, Taken] = {}  # by source; the image database has them too
-    sums: Sums = {}
+    recent: Recent = {}
     say(f"image_analysis: Kafka at {settings.bootstrap_servers}")
     say(f"image_analysis: from {images.directory} to {events.directory}")
 
     for batch in stage.batches():
         for record in batch.earlier():
             with suppress(Unusable):
-                remember(sums, parse(record.value, ReceivedImage))
+                message = parse(record.value, ReceivedImage)
+                recent[message.image_id] = message
         for record in batch:
             try:
                 message = parse(record.value, ReceivedImage)
-                remember(sums, message)
-                previous = image_before(images, message, latest.get(message.source), sums)
+                recent[message.image_id] = message
+                previous = image_before(images, message, latest.get(message.source), recent)
                 image = take(images, message, previous)
                 change = compare(previous.pixels, image.pixels) if previous else None
             except Unusable as reason:
@@ -61,88 +59,79 @@ def main() -> None:
                 continue
             latest[message.source] = image
             if change is None or previous is None:
-                batch.tell(f"{image.image_id}  {'unchanged' if previous else 'first image'}")
+                batch.tell(f"{message.image_id}  {'unchanged' if previous else 'first image'}")
                 continue
             received = message.received or datetime.fromtimestamp(record.timestamp / 1000, UTC)
             event, files = event_of(previous, image, change, received)
             # Without its time, the image may be sent again on purpose, after a reset.
             known = message.received or events.has(event.path)
             if known and batch.is_repeated(record, message):
-                batch.tell(f"{image.image_id}  came twice; its event is there already")
+                batch.tell(f"{message.image_id}  came twice; its event is there already")
                 continue
             for path, content in files.items():
                 events.write(path, content)
             batch.publish(record, event)
             batch.tell(
-                f"{image.image_id}  CHANGED: {change.percent} of the pixels, "
+                f"{message.image_id}  CHANGED: {change.percent} of the pixels, "
                 f"RMS {change.rms:.4g}; see {event.difference_path}"
             )
         batch.commit()
-
-
-def remember(sums: Sums, message: ReceivedImage) -> None:
-    """Keep an image's SHA-256: its file may be another by the time the next one is compared."""
-    sums[message.image_id] = message.sha256
-    if len(sums) > 10_000:
-        del sums[next(iter(sums))]
+        if len(recent) > 10_000:
+            recent.clear()
 
 
 def image_before(
-    images: Database, message: ReceivedImage, latest: Taken | None, sums: Sums
+    images: Database, message: ReceivedImage, latest: Taken | None, recent: Recent
 ) -> Taken | None:
     """The nearest earlier image of the source that can be used; None if there isn't any."""
-    if latest and latest.number == message.number - 1:
+    if latest and latest.message.number == message.number - 1:
         return latest
-    for number in reversed(images.numbers(message.source)):
-        if number < message.number:
-            name = image_id(message.source, number)
-            if latest and latest.image_id == name:
-                return latest
-            path = f"{IMAGE_DATABASE}/{name}.jpg"
-            with suppress(Unusable):
-                content = images.read(path, sums.get(name))
-                return Taken(name, number, path, content, decode(content))
+    source = message.source
+    for number in (one for one in reversed(images.numbers(source)) if one < message.number):
+        if latest and latest.message.number == number:
+            return latest
+        name = image_id(source, number)
+        path = f"{IMAGE_DATABASE}/{name}.jpg"
+        stored = ReceivedImage(image_id=name, source=source, number=number, path=path)
+        with suppress(Unusable):
+            return take(images, recent.get(name, stored))
     return None
 
 
-def take(images: Database, message: ReceivedImage, previous: Taken | None) -> Taken:
+def take(images: Database, message: ReceivedImage, previous: Taken | None = None) -> Taken:
     """The image that a message names. Raises `Unusable`."""
     content = images.read(message.path, message.sha256)
-    if previous and content == previous.content:
-        pixels = previous.pixels
-    else:
-        try:
-            pixels = decode(content)
-        except Unusable as reason:
-            raise Unusable(f"{message.path} {reason}") from reason
-    return Taken(message.image_id, message.number, message.path, content, pixels)
+    if previous and previous.content == content:
+        return Taken(message, content, previous.pixels)
+    return Taken(message, content, decode(content, message.path))
 
 
 def event_of(
     previous: Taken, image: Taken, change: Change, received: datetime
 ) -> tuple[ImageEvent, dict[str, bytes]]:
     """The image event of a change: the message, and the files for people by their paths."""
-    path = f"{IMAGE_EVENT_DATABASE}/image_event_{image.image_id}.txt"
-    difference_path = f"{IMAGE_EVENT_DATABASE}/image_event_{image.image_id}.jpg"
+    name, before = image.message.image_id, previous.message.image_id
+    path = f"{IMAGE_EVENT_DATABASE}/image_event_{name}.txt"
+    difference_path = f"{IMAGE_EVENT_DATABASE}/image_event_{name}.jpg"
     difference = draw(change)
     left, top, right, bottom = change.box
-    size, before = (f"{one.pixels.width} x {one.pixels.height}" for one in (image, previous))
+    size, size_before = (f"{one.pixels.width} x {one.pixels.height}" for one in (image, previous))
     description = f"""\
-Image event: {image.image_id}
-Image: {image.path}
-Previous image: {previous.path}
+Image event: {name}
+Image: {image.message.path}
+Previous image: {previous.message.path}
 Difference image: {difference_path}
 Received: {received.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC
-Size: {size if size == before else f"{size}, before {before}"}
+Size: {size if size == size_before else f"{size}, before {size_before}"}
 L2 norm: {change.l2_norm:.10g}
 RMS difference: {change.rms:.6g} of {change.full_scale}
 Pixels changed: {change.percent} ({change.changed_pixels} of {change.pixels})
 Changed box: {right - left} x {bottom - top} pixels at x {left}, y {top}
 """.encode()
     event = ImageEvent(
-        event_id=image.image_id,
-        image_id=image.image_id,
-        previous_image_id=previous.image_id,
+        event_id=name,
+        image_id=name,
+        previous_image_id=before,
         path=path,
         sha256=digest(description),
         difference_path=difference_path,

@@ -43,9 +43,9 @@ def main() -> None:
     begin_with, database = (last, images) if numbers else (ORIGINAL, originals)
     try:
         content = database.read(begin_with)
-        decode(content)
+        decode(content, begin_with)
     except Unusable as reason:
-        sys.exit(f"image_receiving: cannot begin with {begin_with}: {reason}; put a picture there")
+        sys.exit(f"image_receiving: cannot begin: {reason}; put a picture there")
 
     outbox = Outbox(settings, images, name, stop)
 

@@ -24,8 +24,8 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
-from comparison import compare, decode
-from image_analysis import Taken, event_of
+from comparison import compare
+from image_analysis import event_of, take
 from image_event_alert import alert_of
 from pipeline import Unusable, say
 from pipeline.connection import TOPICS, Kafka, Stop, text
@@ -219,18 +219,13 @@ class Audit:
         if not (before.is_whole and item.is_whole):
             return None
         try:
-            previous, image = self._take(before), self._take(item)
+            previous, image = (take(self._images, one.message) for one in (before, item))
             change = compare(previous.pixels, image.pixels)
         except Unusable as reason:
             self._fault("wrong", f"{reason}, and was not set aside")
             return None
         when = datetime.fromtimestamp(item.records[0].timestamp / 1000, UTC)
         return event_of(previous, image, change, item.message.received or when) if change else ()
-
-    def _take(self, item: Item) -> Taken:
-        message = item.message
-        content = self._images.read(message.path, message.sha256)
-        return Taken(message.image_id, message.number, message.path, content, decode(content))
 
     def _check_event(
         self,

@@ -14,6 +14,8 @@ import msgspec
 import pytest
 from conftest import HERE, Pipeline, clone_to, docker, until
 
+from pipeline.messages import KINDS
+
 README = (HERE / "README.md").read_text()
 CONTAINER = "pipeline_container"
 
@@ -144,6 +146,7 @@ def test_without_the_volume_and_without_root(image: str) -> None:
     container = docker("run", "--rm", "--detach", image).strip()
     try:
         assert docker("exec", container, "id", "-u").strip() != "0"
+        assert "0" not in docker("top", container, "-eo", "uid").split()[1:]
         docker("exec", container, "python", "image_receiving.py")
         stage = subprocess.Popen(
             ["docker", "exec", container, "python", "image_analysis.py"],
@@ -197,3 +200,23 @@ def test_the_readmes_consumer(pipeline: Pipeline) -> None:
     started = pipeline.start(sys.executable, "-u", str(consumer))
     started.says('"event_id":"00007"')
     started.process.kill()
+
+
+def test_what_proves_the_promises_is_there() -> None:
+    """Each test that the README names is one of ours."""
+    named = set(re.findall(r"`(test_\w+)`", README))
+    ours = "".join(path.read_text() for path in (HERE / "tests").glob("test_*.py"))
+    assert len(named) > 15
+    assert named <= set(re.findall(r"def (test_\w+)", ours))
+
+
+def test_the_fields_are_those_of_the_messages() -> None:
+    """The README's table names each field, those in brackets that may be absent."""
+    for topic, kind in KINDS.items():
+        row = re.search(rf"^\| `{topic}` \| (`image_id.*|`event_id.*) \|$", README, re.MULTILINE)
+        assert row
+        needed, _, optional = row[1].partition("[")
+        fields = [(field.name, field.required) for field in msgspec.structs.fields(kind)]
+        assert {name for name, required in fields if required} == set(re.findall("`(.+?)`", needed))
+        others = {name for name, required in fields if not required}
+        assert others == set(re.findall("`(.+?)`", optional))
