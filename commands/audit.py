@@ -35,6 +35,7 @@ from pipeline.messages import (
     IMAGE_EVENTS,
     IMAGE_ID,
     IMAGES,
+    KINDS,
     Alert,
     ImageEvent,
     Message,
@@ -266,19 +267,16 @@ class Audit:
             self.counts["alerts"] += bool(records)
             for one in records[1:]:
                 self._fault("twice", f"{_where(one)}: the alert of {event.event_id}")
-            try:
-                alert, content = alert_of(
-                    event, self._events.read(event.path, event.sha256).decode()
-                )
-            except (Unusable, UnicodeDecodeError):
-                alert, content = None, b""  # which the event's own files have been blamed for
+            alert, content = None, None
+            with suppress(Unusable, UnicodeDecodeError):  # for which the event's files are blamed
+                description = self._events.read(event.path, event.sha256).decode()
+                alert, content = alert_of(event, description)
             if not records:
                 mend = self._sending(ALERTS, alert, record) if alert else None
                 self._fault("lost", f"{ALERTS}: no message of the event {event.event_id}", mend)
-            elif alert:
-                alert = parse(records[0].value, Alert)
-            if alert:
-                self._check_file(self._alerts, path, alert.sha256, content)
+            found = parse(records[0].value, Alert) if records else alert
+            if found:
+                self._check_file(self._alerts, path, found.sha256, content)
 
     def _check_reasons(self) -> None:
         """Messages that nothing has caused."""
@@ -334,8 +332,10 @@ class Audit:
     def _by_cause(self, topic: str) -> dict[bytes, list[ConsumerRecord]]:
         found = defaultdict(list)
         for record in self._records[topic]:
-            for one in _causes(record):
-                found[one].append(record)
+            with suppress(Unusable):
+                parse(record.value, KINDS[topic])
+                for one in _causes(record):
+                    found[one].append(record)
         return found
 
     def _fault(self, kind: str, what: str, mend: Callable[[], None] | None = None) -> None:

@@ -82,6 +82,32 @@ def test_an_image_that_nothing_brings_back(done: Pipeline) -> None:
     assert "image_database/00010.jpg" in str(found)
 
 
+def test_whole_directories_are_lost(done: Pipeline) -> None:
+    """Each file of an event and its alert is named, and made again byte for byte."""
+    names = [f"{EVENT}.txt", f"{EVENT}.jpg", ALERT]
+    names += [name.replace("00003", "00007") for name in names]
+    before = {name: (done.data / name).read_bytes() for name in names}
+    for name in ("image_event_database", "image_event_alerts"):
+        shutil.rmtree(done.data / name)
+        (done.data / name).mkdir()
+    found = audit(done, status=1)
+    assert table(found) == ALL_WELL | {"lost": len(names)}
+    assert all(name in str(found) for name in names)
+    assert table(audit(done, "--repair")) == ALL_WELL | {"mended": len(names)}
+    assert {name: (done.data / name).read_bytes() for name in names} == before
+
+
+def test_a_message_that_only_claims_a_cause(done: Pipeline) -> None:
+    """Rubbish with a true event's header is no event, and no alert."""
+    producer = KafkaProducer(bootstrap_servers=done.bootstrap_servers)
+    for topic in ("image-events", "alerts"):
+        headers = done.records(topic)[0].headers
+        producer.send(topic, b"rubbish", b"", headers=headers).get(10)
+    producer.close()
+    done.waits_for("dead-letters", 1)
+    assert table(audit(done)) == ALL_WELL
+
+
 def test_files_that_nothing_explains(done: Pipeline) -> None:
     """They are named, and not deleted."""
     strays = [

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -44,12 +45,17 @@ def state(pid: int) -> str:
 
 
 def prune(data: Path) -> None:
-    """Delete the images that nobody looks at any more."""
-    alerts = (data / "image_event_alerts").glob("image_event_alert_[0-9]*.txt")
-    events = [int(path.stem.rpartition("_")[2]) for path in alerts]
-    for path in (data / "image_database").glob("[0-9]*.jpg"):
-        if int(path.stem) < max(events, default=0) - KEPT:
-            path.unlink()
+    """Delete the images that nobody looks at any more, again and again."""
+    oldest = 0
+    while True:
+        newest = oldest + KEPT
+        alert = "image_event_alerts/image_event_alert_{:05d}.txt"
+        while (data / alert.format(newest | 3)).exists():
+            newest += 4
+        for number in range(oldest, newest - KEPT):
+            (data / f"image_database/{number:05d}.jpg").unlink(missing_ok=True)
+        oldest = newest - KEPT
+        time.sleep(5)
 
 
 class Soak:
@@ -135,11 +141,10 @@ def main() -> None:
     with Image.open(HERE / "image_original" / "original_image.jpg") as image:
         image.resize((256, 256)).save(data / "image_original" / "original_image.jpg")
     soak = Soak(data)
+    threading.Thread(target=prune, args=[data], daemon=True).start()
     began = time.monotonic()
     for step in range(1, STEPS + 1):
-        while time.monotonic() < began + seconds * step / STEPS:
-            time.sleep(min(30, seconds / 100))
-            prune(data)
+        time.sleep(max(0, began + seconds * step / STEPS - time.monotonic()))
         print(f"{(time.monotonic() - began) / 60:5.1f} min   {soak.sample()}", flush=True)
         if step == STEPS // 3:
             soak.restart_stages()
