@@ -33,6 +33,8 @@ topics = st.sampled_from(list(KINDS))
 # One that is the same in every run, whatever it has found before.
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=300)
 settings.load_profile("steady")
+# The threads of other tests' Kafka clients use `random` while Hypothesis makes a case.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 here = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
