@@ -37,6 +37,7 @@ from pipeline.topics import Topics
 
 BATCH = 50  # records at most; a transaction costs about 20 ms however many it holds
 TRANSACTION_SECONDS = 10  # Kafka gives a transaction a little more
+LARGEST = 2**21 - 2**16  # bytes of a record that the dead letters have room for
 ABOUT = "__connect.errors."  # Kafka Connect's names for a dead letter's headers
 EARLIER = 200  # records of a partition to look at before its first batch
 LOOK_SECONDS = 10  # without records, until a copy looks whether its group is well
@@ -119,6 +120,19 @@ class Batch:
 
     def set_aside(self, record: ConsumerRecord, reason: Unusable) -> None:
         """Send this record to the dead letters with the commit, as it came, and say so."""
+        # kafka-python reads nulls that it can't write: in a header, and both in key and value.
+        came = [(name, value or b"") for name, value in record.headers]
+        key, value = record.key, record.value
+        if value is None and key is None:
+            value = b""
+        size = sum(len(one or b"") for one in (key, value)) + sum(
+            len(name) + len(content) for name, content in came
+        )
+        if size > LARGEST:  # sent compressed, it was smaller
+            reason = Unusable(
+                f"it has {size} bytes, too many to set aside, and is left where it is"
+            )
+            came, key, value = [], None, b""
         why = printable(str(reason))  # which may quote the message
         about = {
             "topic": record.topic,
@@ -130,13 +144,10 @@ class Batch:
             "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         }
         headers = [(f"{ABOUT}{name}", str(value).encode()) for name, value in about.items()]
-        if record.key is not None:
-            headers.append((f"{ABOUT}key", record.key))
-        # kafka-python reads nulls that it can't write: in a header, and both in key and value.
-        came = [(name, value or b"") for name, value in record.headers]
-        value = b"" if record.key is None and record.value is None else record.value
+        if key is not None:
+            headers.append((f"{ABOUT}key", key))
         self._outgoing.append(
-            {"topic": DEAD_LETTERS, "key": record.key, "value": value, "headers": came + headers}
+            {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": came + headers}
         )
         self.tell(f"set aside  {record.topic}[{record.partition}] {record.offset}: {why}")
 

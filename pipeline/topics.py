@@ -46,19 +46,8 @@ class Topics:
     ) -> Iterator[ConsumerRecord]:
         """The records from `start` up to `end`; waits for transactions that are open there."""
         for partition, offset in start.items():
-            self._reader.assign([partition])
-            self._reader.seek(partition, offset)
-            last = time.monotonic()
-            while self._reader.position(partition) < end[partition]:
-                try:
-                    records = self._reader.poll(timeout_ms=500).get(partition, [])
-                except CorruptRecordError:
-                    self._reader.seek(partition, self._reader.position(partition) + 1)
-                    continue
-                yield from (record for record in records if record.offset < end[partition])
-                last = time.monotonic() if records else last
-                if time.monotonic() - last > PATIENCE:
-                    raise KafkaTimeoutError(f"a transaction stays open in {partition.topic}")
+            for records in self._polls(partition, offset, end[partition]):
+                yield from (record for record in records or () if record.offset < end[partition])
 
     def skip(self, consumer: KafkaConsumer) -> list[tuple[TopicPartition, int]]:
         """Lead a consumer whose poll has failed past the records that can't be read: these.
@@ -67,16 +56,36 @@ class Topics:
         that were sent together with it, without saying where.
         """
         skipped = []
-        for partition in consumer.assignment():
+        ends = self._reader.end_offsets(consumer.assignment())
+        for partition, end in ends.items():
             offset = consumer.position(partition)
-            self._reader.assign([partition])
-            self._reader.seek(partition, offset)
-            try:
-                self._reader.poll(timeout_ms=500)
-            except CorruptRecordError:
+            if offset < end and None in self._polls(partition, offset, offset + 1):
                 consumer.seek(partition, offset + 1)
                 skipped.append((partition, offset))
         return skipped
+
+    def _polls(
+        self, partition: TopicPartition, offset: int, end: int
+    ) -> Iterator[list[ConsumerRecord] | None]:
+        """What each poll has found on the way from `offset` to `end`; None: what can't be read."""
+        # What kafka-python keeps of a record that it could not read goes when nothing is assigned;
+        # asked for it once more, it would turn in a circle for ever.
+        self._reader.assign([])
+        self._reader.poll(timeout_ms=0)
+        self._reader.assign([partition])
+        self._reader.seek(partition, offset)
+        last = time.monotonic()
+        while self._reader.position(partition) < end:
+            try:
+                records = self._reader.poll(timeout_ms=500).get(partition, [])
+            except CorruptRecordError:
+                self._reader.seek(partition, self._reader.position(partition) + 1)
+                yield None
+                continue
+            yield records
+            last = time.monotonic() if records else last
+            if time.monotonic() - last > PATIENCE:
+                raise KafkaTimeoutError(f"a transaction stays open in {partition.topic}")
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
         numbers = self._ends.partitions_for_topic(topic) or ()

@@ -187,6 +187,26 @@ def test_a_record_as_large_as_kafka_takes(pipeline: Pipeline) -> None:
     assert stage.stop() == 0
 
 
+def test_a_record_that_is_larger_than_it_looks(analysis: Pipeline) -> None:
+    """What compresses well may have no room among the dead letters: one says where it is."""
+    analysis.wait_for_topics()
+    producer = KafkaProducer(
+        bootstrap_servers=analysis.bootstrap_servers,
+        compression_type="zstd",
+        max_request_size=2**26,
+    )
+    block = os.urandom(2**19)  # gzip doesn't see that it comes again and again
+    producer.send("images", 6 * block, b"").get(10)
+    producer.send("images", b"x" * 2**25, b"").get(10)
+    producer.send("images", b"", b"x" * 2**22).get(10)
+    producer.send("images", message(), b"").get(10)
+    producer.close()
+    analysis.started[0].says("00000  first image")
+    letters = analysis.waits_for("dead-letters", 3)
+    assert [letter.value for letter in letters] == [b"", b"", b""]
+    assert all("is left where it is" in header(one, "exception.message") for one in letters)
+
+
 class NotUtf8(str):
     """A header's name that kafka-python sends as bytes that no client of its own can read."""
 
@@ -196,16 +216,21 @@ class NotUtf8(str):
 
 
 def test_a_record_that_cannot_be_read(analysis: Pipeline) -> None:
-    """It is set aside once, by where it is, and the records after it are analysed."""
+    """Each is set aside once, by where it is, and the records after it are analysed."""
     analysis.wait_for_topics()
     producer = KafkaProducer(bootstrap_servers=analysis.bootstrap_servers)
-    producer.send("images", message(), b"", [(NotUtf8("name"), b"")]).get(10)
+    for _ in range(2):
+        producer.send("images", message(), b"", [(NotUtf8("name"), b"")]).get(10)
     producer.close()
     analysis.put("images", message())
     analysis.started[0].says("00000  first image")
-    (letter,) = analysis.records("dead-letters")
-    assert (header(letter, "topic"), header(letter, "offset")) == ("images", "0")
-    assert "can't be read" in header(letter, "exception.message")
+    letters = analysis.records("dead-letters")
+    assert sorted(header(letter, "offset") for letter in letters) == ["0", "1"]
+    assert all("can't be read" in header(letter, "exception.message") for letter in letters)
+    # Who begins behind them, and reads what was before, goes past them too.
+    analysis.started[0].process.kill()
+    analysis.put("images", message(sha256="0" * 64))
+    analysis.start("image_analysis.py").says("has other bytes")
 
 
 def command(pipeline: Pipeline, *arguments: str, status: int = 0) -> list[str]:
