@@ -125,13 +125,10 @@ class Batch:
         key, value = record.key, record.value
         if value is None and key is None:
             value = b""
-        size = sum(len(one or b"") for one in (key, value)) + sum(
-            len(name) + len(content) for name, content in came
-        )
-        if size > LARGEST:  # sent compressed, it was smaller
-            reason = Unusable(
-                f"it has {size} bytes, too many to set aside, and is left where it is"
-            )
+        parts = [key, key, value, *(part for name, content in came for part in (name, content))]
+        size = sum(map(len, filter(None, parts)))  # the key goes among the headers as well
+        if size > LARGEST:
+            reason = Unusable(f"it takes {size} bytes, too many to keep, and is left where it is")
             came, key, value = [], None, b""
         why = printable(str(reason))  # which may quote the message
         about = {
