@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from PIL import Image
 
 from comparison import Change, compare, decode, draw
-from pipeline import Unusable, say
+from pipeline import Unusable, moment, say
 from pipeline.messages import IMAGE_EVENTS, IMAGES, ImageEvent, ReceivedImage, image_id, parse
 from pipeline.settings import Parser
 from pipeline.store import IMAGE_DATABASE, IMAGE_EVENT_DATABASE, Database, digest
@@ -61,7 +61,7 @@ def main() -> None:
             if change is None or previous is None:
                 batch.tell(f"{message.image_id}  {'unchanged' if previous else 'first image'}")
                 continue
-            received = message.received or datetime.fromtimestamp(record.timestamp / 1000, UTC)
+            received = message.received or moment(record.timestamp / 1000)
             event, files = event_of(previous, image, change, received)
             # Without its time, the image may be sent again on purpose, after a reset.
             known = message.received or events.has(event.path)

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +26,7 @@ from kafka.errors import KafkaError
 from comparison import compare
 from image_analysis import event_of, take
 from image_event_alert import alert_of
-from pipeline import Unusable, say
+from pipeline import Unusable, moment, say
 from pipeline.connection import TOPICS, Kafka, Stop, text
 from pipeline.messages import (
     ALERTS,
@@ -225,7 +224,7 @@ class Audit:
         except Unusable as reason:
             self._fault("wrong", f"{reason}, and was not set aside")
             return None
-        when = datetime.fromtimestamp(item.records[0].timestamp / 1000, UTC)
+        when = moment(item.records[0].timestamp / 1000)
         return event_of(previous, image, change, item.message.received or when) if change else ()
 
     def _check_event(
@@ -366,7 +365,7 @@ class Audit:
             path=path,
             size=len(content),
             sha256=digest(content),
-            received=datetime.fromtimestamp((self._images.data / path).stat().st_mtime, UTC),
+            received=moment((self._images.data / path).stat().st_mtime),
         )
         outgoing = {**outgoing_message(IMAGES, message), "headers": [(REPAIRED, b"")]}
         return lambda: self.outgoing.append(outgoing)

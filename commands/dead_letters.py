@@ -4,13 +4,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
-from pipeline import say
+from pipeline import moment, say
 from pipeline.connection import Kafka, Stop, text
 from pipeline.messages import DEAD_LETTERS, IMAGE_EVENTS, IMAGES
 from pipeline.settings import Parser
@@ -34,8 +33,8 @@ class Letter:
         }
 
     def __str__(self) -> str:
-        seconds = self.record.timestamp / 1000
-        when = self.about.get("time", f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}")
+        sent = moment(self.record.timestamp / 1000)
+        when = self.about.get("time", f"{sent:%Y-%m-%dT%H:%M:%SZ}")
         if not self.is_ours:
             return f"{self.id}  {when}  not from our stages"
         where = "{topic}[{partition}] {offset}".format(**self.about)

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
 
 
 class Unusable(Exception):
@@ -21,3 +23,10 @@ def say(line: str) -> None:
         # at exit find somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def moment(seconds: float) -> datetime:
+    """The time so many seconds after the start of 1970, or that start if no calendar has it."""
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(seconds, UTC)
+    return datetime.fromtimestamp(0, UTC)

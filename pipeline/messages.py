@@ -4,7 +4,7 @@ JSON in UTF-8, with the source as the key, so that each source keeps its order. 
 may be absent are those that a producer other than these stages may not know.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -117,9 +117,12 @@ def parse(value: bytes | None, kind: type[M]) -> M:
     if value is None:
         raise Unusable("the message has no value")
     try:
-        return msgspec.json.decode(value, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        message = msgspec.json.decode(value, type=kind)
+        if message.received:
+            message.received.astimezone(UTC)  # at either end of the calendar there is no such time
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise Unusable(f"the message is no {kind.__name__}: {error}") from error
+    return message
 
 
 def dump(message: Message) -> bytes:

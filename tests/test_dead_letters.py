@@ -60,6 +60,8 @@ NONSENSE: list[tuple[bytes | None, str]] = [
     (message(path="image_database/../../x.jpg"), "not in image_database"),
     (message(path="image_original/original_image.jpg"), "not in image_database"),
     (message(path="image_database/a\0b"), "$.path"),
+    (message(received="0001-01-01T00:00:00+23:00"), "out of range"),
+    (message(received="9999-12-31T23:59:59-23:00"), "out of range"),
     (message(sha256="0" * 64), "has other bytes"),
 ]
 
@@ -150,6 +152,23 @@ def test_what_a_reset_took_away_is_set_aside(pipeline: Pipeline) -> None:
     stage.says("00002  unchanged")
     pipeline.waits_for("dead-letters", 2)
     stage.says("00004.jpg' can't be read")
+
+
+def test_a_time_that_no_calendar_has(analysis: Pipeline) -> None:
+    """A record from before the year 1 is used, set aside and listed all the same."""
+    path = "image_database/00001.jpg"
+    Image.new("RGB", (9, 9)).save(analysis.data / path)
+    analysis.wait_for_topics()
+    producer = KafkaProducer(bootstrap_servers=analysis.bootstrap_servers)
+    for topic in ("images", "dead-letters"):
+        producer.send(topic, b"rubbish", timestamp_ms=-(10**16)).get(10)
+    value = message(image_id="00001", number=1, path=path)
+    producer.send("images", value, b"", timestamp_ms=-(10**16)).get(10)
+    producer.close()
+    (event,) = analysis.waits_for("image-events", 1)
+    assert b'"received":"1970-01-01T00:00:00Z"' in event.value
+    analysis.waits_for("dead-letters", 2)
+    assert command(analysis)[-1].startswith("2 dead letters")
 
 
 def test_the_alert_sets_aside_too(pipeline: Pipeline) -> None:
