@@ -79,7 +79,7 @@ def test_a_group_in_which_nobody_takes_anything(pipeline: Pipeline) -> None:
         "the dead copy's membership",
     )
     dead.close(autocommit=False)
-    pipeline.start("image_analysis.py").says("00003  CHANGED", 90)
+    pipeline.start("image_analysis.py").says("00003  CHANGED", 40)
 
 
 def test_alert_is_killed_in_the_middle(pipeline: Pipeline) -> None:
