@@ -15,9 +15,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/kafka \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-COPY requirements.txt /opt/
+COPY requirements-s3.txt /opt/
 RUN python3 -m venv /opt/venv \
-    && pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /opt/requirements.txt
+    && pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /opt/requirements-s3.txt
 COPY embedded_kafka /opt/kafka/embedded_kafka
 RUN python -c "import embedded_kafka; embedded_kafka.fetch_jars()" && chmod -R a+rX /opt/cache
 

@@ -3,12 +3,13 @@
     ./run_pipeline.sh --chaos [--seed N] [--count N]
 
 Two copies of each stage, and receivers for two sources, run on an embedded Kafka in a directory of
-their own. Programs and Kafka get SIGKILL, copies are frozen, messages come twice, rubbish comes to
-every topic, stored images are truncated. The truth is known, since the images are made here: ends
-with 0 if nothing is lost and nothing is there twice.
+their own, or below PIPELINE_DATA where that is a URL. Programs and Kafka get SIGKILL, copies are
+frozen, messages come twice, rubbish comes to every topic, stored images are truncated. The truth is
+known, since the images are made here: ends with 0 if nothing is lost and nothing is there twice.
 """
 
 import dataclasses
+import io
 import math
 import os
 import random
@@ -29,9 +30,10 @@ from kafka.consumer.fetcher import ConsumerRecord
 from PIL import Image
 
 import embedded_kafka
-from image_receiving import ORIGINAL
+from image_receiving import ORIGINAL, read_original
 from pipeline import Unusable, say
 from pipeline.connection import TOPICS, Kafka, Stop
+from pipeline.copies import Copy
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -66,14 +68,18 @@ RUBBISH = (b"", b"rubbish", b"\xff\xfe\x00", b"{}", b"[" * 9999, b'{"image_id": 
 class Chaos:
     """A pipeline under fire."""
 
-    def __init__(self, settings: Settings, seed: int, closing: ExitStack) -> None:
-        self.data = settings.data
+    def __init__(self, settings: Settings, directory: Path, seed: int, closing: ExitStack) -> None:
+        self.databases = {
+            name: Database(settings.data, name, Copy("chaos", str(settings.data)))
+            for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS)
+        }
         self.kills: Counter[str] = Counter()
         self.sent: set[Place] = set()  # by us, not by the pipeline
         self.rubbish: set[Place] = set()
         self.truncated: set[str] = set()
         self.faults: list[str] = []  # of programs
-        self._servers = settings.bootstrap_servers
+        self._directory = directory  # of Kafka's topics and the programs' lines
+        self._settings = settings
         self._random = random.Random(seed)  # noqa: S311 (that it comes again is the point)
         self._stop = Stop(status=130)
         self._began = time.monotonic()
@@ -205,14 +211,19 @@ class Chaos:
                 if message.number % 4 < 2 and message.number + 1 < self._stored(message.source):
                     names.append(message.path)
         if names:
-            path = self.data / self._random.choice(names)
-            os.truncate(path, self._random.randrange(max(1, path.stat().st_size)))
-            self.truncated.add(path.stem)
-            self._said(f"{path.name} is truncated")
+            images, path = self.databases[IMAGE_DATABASE], self._random.choice(names)
+            content = images.read(path)
+            images.write(path, content[: self._random.randrange(max(1, len(content)))])
+            images.sync()
+            self.truncated.add(Path(path).stem)
+            self._said(f"{path} is truncated")
 
     def _start(self, program: str, *arguments: str) -> "subprocess.Popen[bytes]":
-        settings = {"KAFKA_BOOTSTRAP_SERVERS": self._servers, "PIPELINE_DATA": str(self.data)}
-        with (self.data / f"{program}.log").open("ab") as log:
+        settings = {
+            "KAFKA_BOOTSTRAP_SERVERS": self._settings.bootstrap_servers,
+            "PIPELINE_DATA": str(self._settings.data),
+        }
+        with (self._directory / f"{program}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, HERE / f"{program}.py", *arguments],
                 env=os.environ | settings,
@@ -223,7 +234,8 @@ class Chaos:
             )
 
     def _start_kafka(self) -> embedded_kafka.Broker:
-        return embedded_kafka.start(self.data / ".kafka", int(self._servers.rpartition(":")[2]))
+        port = int(self._settings.bootstrap_servers.rpartition(":")[2])
+        return embedded_kafka.start(self._directory / ".kafka", port)
 
     def _receive(self, source: str, count: int) -> None:
         """Start a receiver, unless one runs or there is nothing to receive."""
@@ -234,10 +246,10 @@ class Chaos:
 
     def _stored(self, source: str) -> int:
         """How many images of the source are stored."""
-        return len(Database(self.data, IMAGE_DATABASE).numbers(source))
+        return self.databases[IMAGE_DATABASE].next_number(source, known=0)
 
     def _send(self, topic: str, value: bytes | None, key: bytes | None, headers: Any) -> Place:
-        producer = KafkaProducer(bootstrap_servers=self._servers)
+        producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap_servers)
         sent = producer.send(topic, value, key, list(headers)).get(30)
         producer.close()
         self.sent.add((topic, sent.partition, sent.offset))
@@ -280,7 +292,7 @@ class Chaos:
                 program.kill()
                 self.faults.append(f"does not stop: {program.args!r}")
         self._broker.stop()
-        for log in self.data.glob("*.log"):
+        for log in self._directory.glob("*.log"):
             if "Traceback" in log.read_text():
                 self.faults.append(f"{log} has a traceback")
 
@@ -315,14 +327,15 @@ def account(chaos: Chaos, count: int) -> tuple[Ledger, dict[str, object]]:
     ledger.expect(IMAGE_EVENTS, [one.image_id for one in events], changes)
     ledger.expect(ALERTS, [one.image_id for one in alerts], changes)
 
-    stored = os.listdir(chaos.data / IMAGE_DATABASE)
+    stored = chaos.databases[IMAGE_DATABASE].names()
     ledger.expect(IMAGE_DATABASE, stored, [f"{name}.jpg" for name in names])
     sums = {one.path: one.sha256 for one in events}
     sums |= {str(one.difference_path): one.difference_sha256 for one in events}
     sums |= {one.path: one.sha256 for one in alerts}
     for directory in (IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
-        paths = [f"{directory}/{name}" for name in os.listdir(chaos.data / directory)]
-        whole = [one for one in paths if digest((chaos.data / one).read_bytes()) == sums.get(one)]
+        database = chaos.databases[directory]
+        paths = [f"{directory}/{name}" for name in database.names()]
+        whole = [one for one in paths if digest(database.read(one)) == sums.get(one)]
         ledger.expect(directory, paths, whole)
         ledger.expect(directory, whole, [one for one in sums if one.startswith(directory)])
 
@@ -363,18 +376,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--count", type=count, default="400", help="images; default: 400")
     options = parser.parse_args(arguments)
     settings = parser.settings(options)
-    data = Path(tempfile.mkdtemp(prefix="image-pipeline-chaos-"))
-    for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_ORIGINAL):
-        (data / name).mkdir()
-    with Image.open(settings.data / ORIGINAL) as original:
-        # Small: here it isn't about pixels.
-        original.thumbnail((256, 256))
-        original.save(data / ORIGINAL, "JPEG")
+    directory = Path(tempfile.mkdtemp(prefix="image-pipeline-chaos-"))
+    is_local = isinstance(settings.data, Path)
+    data = directory if is_local else f"{settings.data}/{directory.name}"
+    original = Database(data, IMAGE_ORIGINAL, Copy("chaos", str(data)))
+    original.write(ORIGINAL, small_image(read_original(settings)))
+    original.sync()
     server = f"localhost:{embedded_kafka.free_port()}"
     settings = dataclasses.replace(settings, bootstrap_servers=server, security={}, data=data)
-    say(f"chaos: seed {options.seed}, in {data}")
+    say(f"chaos: seed {options.seed}, in {directory}{'' if is_local else f' and {data}'}")
     with ExitStack() as closing:
-        chaos = Chaos(settings, int(options.seed), closing)
+        chaos = Chaos(settings, directory, int(options.seed), closing)
         chaos.run(int(options.count) // len(SOURCES))
         ledger, rows = account(chaos, int(options.count) // len(SOURCES))
     table = "\n".join(f"  {name:14} {value}" for name, value in rows.items())
@@ -386,5 +398,17 @@ def main(arguments: list[str]) -> None:
     ):
         say(fault)
     if ledger.lost or ledger.twice or chaos.faults:
-        sys.exit(f"chaos: it did not hold; all that there is to see is in {data}")
-    shutil.rmtree(data)
+        sys.exit(f"chaos: it did not hold; all that there is to see is in {directory}, {data}")
+    for database in (original, *chaos.databases.values()):
+        for name in database.names():
+            database.remove(f"{database.name}/{name}")
+    shutil.rmtree(directory)
+
+
+def small_image(content: bytes) -> bytes:
+    """The picture, small: here it isn't about pixels."""
+    small = io.BytesIO()
+    with Image.open(io.BytesIO(content)) as image:
+        image.thumbnail((256, 256))
+        image.save(small, "JPEG")
+    return small.getvalue()

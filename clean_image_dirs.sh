@@ -11,7 +11,16 @@ case "${1-}" in
         echo "$0: unknown argument '$1' (--help says what it does)" >&2
         exit 2 ;;
 esac
-data=${PIPELINE_DATA:-$(dirname -- "$(readlink -f -- "$0")")}
+here=$(dirname -- "$(readlink -f -- "$0")")
+data=${PIPELINE_DATA:-$here}
+case "$data" in
+    *://*)
+        cd "$here"
+        if python -c "import s3fs" 2>/dev/null; then # as in the container
+            exec python -m pipeline clean
+        fi
+        exec tools/python.sh tools/in_venv.py requirements-s3.txt -m pipeline clean ;;
+esac
 if [ ! -d "$data" ]; then
     echo "$0: PIPELINE_DATA: '$data' is no directory; name the one with the image_* directories" >&2
     exit 2

@@ -13,12 +13,21 @@ from PIL import Image
 
 from comparison import Change, compare, decode, draw
 from pipeline import Unusable, moment, say
-from pipeline.messages import IMAGE_EVENTS, IMAGES, ImageEvent, ReceivedImage, image_id, parse
+from pipeline.messages import (
+    IMAGE_EVENTS,
+    IMAGES,
+    ImageEvent,
+    ReceivedImage,
+    image_id,
+    parse,
+    paths,
+)
 from pipeline.settings import Parser
 from pipeline.store import IMAGE_DATABASE, IMAGE_EVENT_DATABASE, Database, digest
 from pipeline.stream import Stage
 
 Recent = dict[str, ReceivedImage]  # by image_id: by now, the file may be another one
+LATEST_PIXELS = 200_000_000  # to keep of all sources together, up to 4 bytes each
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,14 @@ def main() -> None:
     latest: dict[str, Taken] = {}  # by source; the image database has them too
     recent: Recent = {}
     say(f"image_analysis: Kafka at {settings.bootstrap_servers}")
-    say(f"image_analysis: from {images.directory} to {events.directory}")
+    say(f"image_analysis: from {images.where} to {events.where}")
 
     for batch in stage.batches():
         for record in batch.earlier():
             with suppress(Unusable):
                 message = parse(record.value, ReceivedImage)
                 recent[message.image_id] = message
+        images.expect(paths(batch.values, ReceivedImage))
         for record in batch:
             try:
                 message = parse(record.value, ReceivedImage)
@@ -57,7 +67,7 @@ def main() -> None:
             except Unusable as reason:
                 batch.set_aside(record, reason)
                 continue
-            latest[message.source] = image
+            keep(latest, image)
             if change is None or previous is None:
                 batch.tell(f"{message.image_id}  {'unchanged' if previous else 'first image'}")
                 continue
@@ -75,9 +85,20 @@ def main() -> None:
                 f"{message.image_id}  CHANGED: {change.percent} of the pixels, "
                 f"RMS {change.rms:.4g}; see {event.difference_path}"
             )
+        events.sync()
         batch.commit()
         if len(recent) > 10_000:
             recent.clear()
+
+
+def keep(latest: dict[str, Taken], image: Taken) -> None:
+    """Keep a source's latest image; of too many sources, forget the one that was idle longest."""
+    is_another = latest.pop(image.message.source, None) is None
+    latest[image.message.source] = image
+    while is_another and len(latest) > 1:
+        if sum(one.pixels.width * one.pixels.height for one in latest.values()) < LATEST_PIXELS:
+            break
+        del latest[next(iter(latest))]
 
 
 def image_before(
@@ -87,7 +108,7 @@ def image_before(
     if latest and latest.message.number == message.number - 1:
         return latest
     source = message.source
-    for number in (one for one in reversed(images.numbers(source)) if one < message.number):
+    for number in images.numbers_before(source, message.number):
         if latest and latest.message.number == number:
             return latest
         name = image_id(source, number)

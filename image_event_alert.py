@@ -6,7 +6,7 @@ For now they are whoever reads this terminal, `image_event_alerts/` or the topic
 """
 
 from pipeline import Unusable, say
-from pipeline.messages import ALERTS, IMAGE_EVENTS, Alert, ImageEvent, parse
+from pipeline.messages import ALERTS, IMAGE_EVENTS, Alert, ImageEvent, parse, paths
 from pipeline.settings import Parser
 from pipeline.store import IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, Database, digest
 from pipeline.stream import Stage
@@ -20,9 +20,10 @@ def main() -> None:
     events = Database(settings.data, IMAGE_EVENT_DATABASE)
     alerts = Database(settings.data, IMAGE_EVENT_ALERTS, stage.copy)
     say(f"image_event_alert: Kafka at {settings.bootstrap_servers}")
-    say(f"image_event_alert: from {events.directory} to {alerts.directory}")
+    say(f"image_event_alert: from {events.where} to {alerts.where}")
 
     for batch in stage.batches():
+        events.expect(paths(batch.values, ImageEvent))
         for record in batch:
             try:
                 event = parse(record.value, ImageEvent)
@@ -41,6 +42,7 @@ def main() -> None:
                 f"{event.event_id}  ALERT: image {event.image_id} differs from image "
                 f"{event.previous_image_id}; see {alert.path}"
             )
+        alerts.sync()
         batch.commit()
 
 

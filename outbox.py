@@ -1,13 +1,16 @@
 """What lets `image_receiving.py` die between storing and publishing, and lose or double nothing.
 
 No topic tells a new run where the one before it stopped. So a batch's messages are on disk, in the
-outbox, before its images are; and the batch's name goes to Kafka in one transaction with them, as
-the metadata of an offset that nobody reads from. Whenever we connect, Kafka itself says which batch
+outbox, before its images are; and Kafka gets the batch's mark in one transaction with them, as the
+metadata of an offset that nobody reads from. Whenever we connect, Kafka itself says which message
 was the last to become true.
+
+One batch is on its way to Kafka while the next one is being stored: the outbox has both.
 """
 
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 import msgspec
@@ -15,30 +18,36 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from kafka.errors import KafkaError
 
 from pipeline import Unusable, say
-from pipeline.connection import Kafka, Stop, text
-from pipeline.messages import IMAGES, ReceivedImage
-from pipeline.settings import Settings
+from pipeline.connection import Kafka, text
+from pipeline.messages import IMAGES, ReceivedImage, dump
 from pipeline.store import IMAGE_DATABASE, Database, digest
 from pipeline.stream import outgoing_message, transact, transactional_producer
 
 MARKER = TopicPartition(IMAGES, 0)  # any partition would do
+Batch = Sequence[ReceivedImage]
 
 
 class Outbox:
-    """The batch of images that is being stored and published, under a name of its source."""
+    """The images of one source that are being stored and published, under a name of its own."""
 
-    def __init__(self, settings: Settings, images: Database, name: str, stop: Stop) -> None:
+    def __init__(self, kafka: Kafka, images: Database, name: str) -> None:
+        self.stop = kafka.stop
         self._images = images
         self._name = name
         self._path = f"{IMAGE_DATABASE}/.{name}.json"
-        self._kafka = Kafka(settings, stop)
+        self._kafka = kafka
         self._closing = ExitStack()
         self._producer: KafkaProducer
-        self._last_batch: str
+        self._thread = ThreadPoolExecutor(1)
+        self._sending: Future[Batch] | None = None
+        self._sent: Batch = ()  # on its way, or the last that was
+        self._put: Batch = ()
+        self._marked: str
+        self.known: int  # the number after the last one that Kafka has, if it remembers any
         self._connect()
 
     def left(self) -> list[ReceivedImage]:
-        """What an interrupted run has stored and not published: in doubt until it is published."""
+        """What an interrupted run has stored and not published."""
         try:
             content = self._images.read(self._path)
         except Unusable:
@@ -46,35 +55,56 @@ class Outbox:
         try:
             messages = msgspec.json.decode(content, type=list[ReceivedImage])
         except msgspec.MsgspecError as error:
-            sys.exit(f"{self._images.data / self._path} is damaged: {error}; remove it")
-        is_published = self._last_batch == digest(content)
-        return [] if is_published else [one for one in messages if self._is_stored(one)]
+            sys.exit(f"{self._path} in {self._images.where} is damaged: {error}; remove it")
+        published = [_mark(one) == self._marked for one in messages]
+        unpublished = messages[published.index(True) + 1 :] if any(published) else messages
+        return [one for one in unpublished if self._is_stored(one)]
 
-    def put(self, messages: Sequence[ReceivedImage]) -> None:
-        """Remember the messages, before their images are put in place."""
-        self._images.write(self._path, msgspec.json.encode(messages))
+    def put(self, messages: Batch) -> None:
+        """Remember a batch, before its images are put in place."""
+        self._put = messages
+        self._images.write(self._path, msgspec.json.encode([*self._sent, *messages]))
+        self._images.sync()
 
-    def publish(self, messages: Sequence[ReceivedImage]) -> None:
-        """Publish the messages in one transaction; return once Kafka has acknowledged them."""
-        batch = digest(self._images.read(self._path))
+    def publish(self) -> Batch:
+        """Send the batch that was put, if any; return the one before it, which Kafka now has."""
+        if not self._put:
+            return ()
+        published = self.settle()
+        self._sent, self._put = self._put, ()
+        self._sending = self._thread.submit(self._send, self._sent)
+        return published
+
+    def settle(self) -> Batch:
+        """The batch that was on its way, once Kafka has acknowledged it."""
+        sending, self._sending = self._sending, None
+        return sending.result() if sending else ()
+
+    def close(self) -> None:
+        """Forget what has been published, and leave Kafka."""
+        self._images.remove(self._path)
+        self._closing.close()
+
+    def _send(self, messages: Batch) -> Batch:
+        """Publish a batch in one transaction."""
+        mark = _mark(messages[-1])
+        marker = {MARKER: OffsetAndMetadata(messages[-1].number + 1, mark, -1)}
         outgoing = [outgoing_message(IMAGES, one) for one in messages]
+        marked_before = self._marked
         pause = 0.125
-        while self._last_batch != batch:
+        while self._marked != mark:
+            if self._marked != marked_before:
+                sys.exit(f"another {self._name} publishes, on another machine; this one ends")
             try:
-                marker = {MARKER: OffsetAndMetadata(0, batch, -1)}
                 transact(self._producer, outgoing, marker, self._name)
-                self._last_batch = batch
+                self._marked = mark
             except KafkaError as error:
                 self._kafka.end_if_forbidden(error)
                 say(f"Kafka did not commit: {text(error)}; trying again")
-                self._kafka.stop.wait(pause)
+                self.stop.wait(pause)
                 pause = min(2 * pause, 10)
                 self._connect()
-
-    def close(self) -> None:
-        """Forget the batch, which has been published, and leave Kafka."""
-        (self._images.data / self._path).unlink(missing_ok=True)
-        self._closing.close()
+        return messages
 
     def _is_stored(self, message: ReceivedImage) -> bool:
         try:
@@ -85,9 +115,10 @@ class Outbox:
 
     def _connect(self) -> None:
         self._closing.close()
-        (self._producer, self._last_batch), self._closing = self._kafka.connect(self._make)
+        made, self._closing = self._kafka.connect(self._make)
+        self._producer, self.known, self._marked = made
 
-    def _make(self, closing: ExitStack) -> tuple[KafkaProducer, str]:
+    def _make(self, closing: ExitStack) -> tuple[KafkaProducer, int, str]:
         # From here on nothing that had this name before can publish, so what is last stays so.
         producer = transactional_producer(self._kafka, self._name, closing)
         consumer = KafkaConsumer(**self._kafka.options, group_id=self._name)
@@ -95,4 +126,8 @@ class Outbox:
             marker = consumer.committed(MARKER, metadata=True, timeout_ms=10_000)
         finally:
             consumer.close(autocommit=False, timeout_ms=1000)
-        return producer, marker.metadata if marker else ""
+        return (producer, marker.offset, marker.metadata) if marker else (producer, 0, "")
+
+
+def _mark(message: ReceivedImage) -> str:
+    return digest(dump(message))

@@ -1,14 +1,18 @@
 """Run the whole pipeline once: the three programs as processes, until each image went all the way.
 
-    ./run_pipeline.sh [options of image_receiving.py, such as --count 100 or --source cam1]
+    ./run_pipeline.sh [--copies N] [options of image_receiving.py: --count 100, --sources 8, ...]
     ./run_pipeline.sh --chaos [--seed N] [--count N]    (kill everything, count everything)
+
+--copies says how many of each stage run; those that find no partition to take wait in reserve.
 
 Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names; without it, an embedded one is started, which
 keeps its topics in .kafka beside the image_* directories. What an earlier run left is finished.
 Ends with 0 when nothing was lost or set aside. Ctrl-C stops everything; the next run goes on.
 """
 
+import dataclasses
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -28,7 +32,7 @@ import image_receiving
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
-from pipeline.settings import Settings
+from pipeline.settings import Parser, Settings, matching
 from pipeline.topics import Topics, origin, place, taken
 
 HERE = Path(__file__).resolve().parent
@@ -40,8 +44,10 @@ TAKERS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
 class Program:
     """One of the three programs, its lines on our terminal behind its name."""
 
-    def __init__(self, name: str, arguments: Sequence[str] = ()) -> None:
-        self.name = name
+    def __init__(self, name: str, arguments: Sequence[str] = (), copy: int | None = None) -> None:
+        """`copy` is which of several."""
+        self.name = name if copy is None else f"{name} {copy}"
+        self._colour = COLOURS[name]
         self.process = subprocess.Popen(
             [sys.executable, "-u", HERE / f"{name}.py", *arguments],
             stdout=subprocess.PIPE,
@@ -58,7 +64,7 @@ class Program:
     def _read(self) -> None:
         label = f"{self.name:17} |"
         if sys.stdout.isatty():
-            label = f"\033[{COLOURS[self.name]}m{label}\033[0m"
+            label = f"\033[{self._colour}m{label}\033[0m"
         for line in self.process.stdout or ():
             try:
                 say(f"{label} {line.rstrip()}")
@@ -169,26 +175,44 @@ def main() -> None:
     if "--chaos" in sys.argv:
         chaos.main(sys.argv[1:])
         sys.exit()
-    _, settings = image_receiving.read_arguments()
+    parser = Parser("Run the whole pipeline once.")
+    copies = matching("[1-9][0-9]?", "a whole number from 1 to 99")
+    parser.add_argument("--copies", type=copies, default="1", help="of each stage; default: 1")
+    options, arguments = parser.parse_known_args()
+    settings = parser.settings(options)
+    image_receiving.read_arguments(arguments)
     is_told = any(argument.startswith("--bootstrap-servers") for argument in sys.argv)
     broker = None
     with ExitStack() as closing:
         if not is_told and not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+            topics = topics_of(settings.data)
             try:
-                broker = embedded_kafka.start(settings.data / ".kafka")
+                broker = embedded_kafka.start(topics)
             except embedded_kafka.KafkaStartError as error:
                 sys.exit(f"run_pipeline: {error}")
             except KeyboardInterrupt:
                 sys.exit(130)
             closing.callback(broker.stop)
-            os.environ["KAFKA_BOOTSTRAP_SERVERS"] = broker.bootstrap_servers
-            _, settings = image_receiving.read_arguments()
-            say(f"run_pipeline: embedded Kafka, topics in {settings.data / '.kafka'}")
-        status = run(settings, broker, closing)
+            settings = dataclasses.replace(settings, bootstrap_servers=broker.bootstrap_servers)
+            say(f"run_pipeline: embedded Kafka, topics in {topics}")
+        status = run(settings, int(options.copies), arguments, broker, closing)
     sys.exit(status)
 
 
-def run(settings: Settings, broker: embedded_kafka.Broker | None, closing: ExitStack) -> int:
+def topics_of(data: Path | str) -> Path:
+    """The directory of an embedded Kafka's topics: one for each place of the data."""
+    if isinstance(data, Path):
+        return data / ".kafka"
+    return HERE / f".kafka-{re.sub('[^a-z0-9]+', '-', data.lower())}"
+
+
+def run(
+    settings: Settings,
+    copies: int,
+    arguments: Sequence[str],
+    broker: embedded_kafka.Broker | None,
+    closing: ExitStack,
+) -> int:
     """Run the programs until they are done or one fails; the exit status."""
     stop = Stop(status=130, seconds=20)
     kafka = Kafka(settings, stop)
@@ -199,8 +223,10 @@ def run(settings: Settings, broker: embedded_kafka.Broker | None, closing: ExitS
     os.environ["KAFKA_WAIT"] = f"{settings.kafka_wait:f}"
     programs: list[Program] = []
     closing.callback(stop_all, programs)
-    programs += [Program("image_event_alert"), Program("image_analysis")]
-    receiving = Program("image_receiving", sys.argv[1:])
+    for number in range(1, copies + 1):
+        copy = number if copies > 1 else None
+        programs += [Program(name, copy=copy) for name in ("image_event_alert", "image_analysis")]
+    receiving = Program("image_receiving", arguments)
     programs.append(receiving)
     is_done = False
     while not is_done and not stop:
@@ -210,7 +236,7 @@ def run(settings: Settings, broker: embedded_kafka.Broker | None, closing: ExitS
                 say(f"run_pipeline: {program.name} ended with status {status}; stopping")
                 return status if status > 0 else 1
         if broker and broker.process.poll() is not None:
-            say(f"run_pipeline: Kafka ended; {settings.data / '.kafka' / 'kafka.log'} may say why")
+            say(f"run_pipeline: Kafka ended; {topics_of(settings.data)}/kafka.log may say why")
             return 1
         with suppress(KafkaError):  # the programs say it when Kafka is away, and give up in time
             ledger.read()

@@ -3,4 +3,8 @@
 # all that is missing. run_pipeline.py is what it runs; --help says more.
 set -eu
 here=$(dirname -- "$(readlink -f -- "$0")")
-exec "$here/tools/python.sh" "$here/tools/in_venv.py" requirements.txt "$here/run_pipeline.py" "$@"
+case "${PIPELINE_DATA-} $*" in
+    *s3://*) requirements=requirements-s3.txt ;;
+    *) requirements=requirements.txt ;;
+esac
+exec "$here/tools/python.sh" "$here/tools/in_venv.py" "$requirements" "$here/run_pipeline.py" "$@"

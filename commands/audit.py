@@ -5,7 +5,6 @@ stages' own functions say what comes of them. It is safe beside running stages: 
 taken yet is waiting, not lost.
 """
 
-import os
 import re
 import sys
 import time
@@ -15,7 +14,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,6 +26,7 @@ from image_analysis import event_of, take
 from image_event_alert import alert_of
 from pipeline import Unusable, moment, say
 from pipeline.connection import TOPICS, Kafka, Stop, text
+from pipeline.copies import Copy
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -48,7 +47,6 @@ from pipeline.store import (
     IMAGE_DATABASE,
     IMAGE_EVENT_ALERTS,
     IMAGE_EVENT_DATABASE,
-    Copy,
     Database,
     digest,
 )
@@ -80,15 +78,14 @@ class Audit:
         self.outgoing: list[dict[str, Any]] = []
         self._repair = repair
         copy = Copy("audit") if repair else None
-        self._images, self._events, self._alerts = (
-            Database(settings.data, name, copy) for name in DIRECTORIES
-        )
+        self._databases = [Database(settings.data, name, copy) for name in DIRECTORIES]
+        self._images, self._events, self._alerts = self._databases
         # In this order, so that a file that is listed has its message in the topics or an outbox,
         # and that what was taken by then has its effects in the topics.
         self._listed = [
             f"{name}/{file}"
-            for name in DIRECTORIES
-            for file in os.listdir(settings.data / name)
+            for name, database in zip(DIRECTORIES, self._databases, strict=True)
+            for file in database.names()
             if file != ".gitkeep"
         ]
         self._in_outbox = {message.path for message in self._outbox()}
@@ -121,9 +118,10 @@ class Audit:
 
     def _outbox(self) -> Iterator[ReceivedImage]:
         """What `image_receiving.py` has in hand."""
-        for path in self._images.directory.glob(".image_receiving*.json"):
-            with suppress(OSError, msgspec.MsgspecError):
-                yield from msgspec.json.decode(path.read_bytes(), type=list[ReceivedImage])
+        for name in self._images.names(".image_receiving"):
+            with suppress(Unusable, msgspec.MsgspecError):
+                content = self._images.read(f"{IMAGE_DATABASE}/{name}")
+                yield from msgspec.json.decode(content, type=list[ReceivedImage])
 
     def _current_count(self) -> dict[str, dict[int, Item]]:
         """The images since each source was counted from anew, as after a reset."""
@@ -296,10 +294,10 @@ class Audit:
     def _check_files(self) -> None:
         """Files that have no reason to be there."""
         for path in self._listed:
-            file = self._images.data / path
             is_outbox = path.startswith(f"{IMAGE_DATABASE}/.image_receiving")
-            is_being_written = path.endswith(".part") and _age(file) < 60
-            if path not in self._known and not is_outbox and not is_being_written and file.exists():
+            is_being_written = path.endswith(".part") and self._images.age(path) < 60
+            is_explained = path in self._known or is_outbox or is_being_written
+            if not is_explained and self._images.has(path):
                 self._fault("wrong", f"{path}: nothing explains it; delete it if you don't")
 
     def _check_file(
@@ -309,8 +307,9 @@ class Audit:
         try:
             database.read(path, sum_then)
         except Unusable as reason:
-            can = content is not None and sum_then in (None, digest(content))
-            mend = partial(database.write, path, content) if can else None
+            mend = None
+            if content is not None and sum_then in (None, digest(content)):
+                mend = partial(_put, database, path, content)
             self._fault("lost", str(reason), mend)
 
     def _must_be_set_aside(self, record: ConsumerRecord) -> None:
@@ -365,24 +364,23 @@ class Audit:
             path=path,
             size=len(content),
             sha256=digest(content),
-            received=moment((self._images.data / path).stat().st_mtime),
+            received=moment(time.time() - self._images.age(path)),
         )
         outgoing = {**outgoing_message(IMAGES, message), "headers": [(REPAIRED, b"")]}
         return lambda: self.outgoing.append(outgoing)
 
     def _copying(self, twin: str, item: Item) -> Callable[[], None]:
         def copy() -> None:
-            self._images.write(item.message.path, self._images.read(twin, item.message.sha256))
+            content = self._images.read(twin, item.message.sha256)
+            _put(self._images, item.message.path, content)
             item.is_whole = True
 
         return copy
 
 
-def _age(path: Path) -> float:
-    """Seconds since the file was written; none if it has gone."""
-    with suppress(FileNotFoundError):
-        return time.time() - path.stat().st_mtime
-    return 0
+def _put(database: Database, path: str, content: bytes) -> None:
+    database.write(path, content)
+    database.sync()
 
 
 def _partition(record: ConsumerRecord) -> TopicPartition:

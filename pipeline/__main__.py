@@ -1,7 +1,9 @@
 """The commands that look after the pipeline: `python -m pipeline COMMAND [options]`.
 
     audit           prove that files, topics and alerts agree; --repair mends what can be
+    clean           empty the mock databases, where they are in an object store
     dead-letters    list what was set aside, or send chosen ones back after a fix
+    lag             show what waits for each stage
     schema          print the JSON Schema of the messages
 
 COMMAND --help says more.
@@ -9,10 +11,16 @@ COMMAND --help says more.
 
 import sys
 
-from commands import audit, dead_letters, schema
+from commands import audit, clean, dead_letters, lag, schema
 from pipeline import say
 
-COMMANDS = {"audit": audit.main, "dead-letters": dead_letters.main, "schema": schema.main}
+COMMANDS = {
+    "audit": audit.main,
+    "clean": clean.main,
+    "dead-letters": dead_letters.main,
+    "lag": lag.main,
+    "schema": schema.main,
+}
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from pipeline import say
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES
 from pipeline.settings import Settings
 
-PARTITIONS = 4
+PARTITIONS = 16
 TOPICS: dict[str, dict[str, str]] = {
     IMAGES: {},
     IMAGE_EVENTS: {},
@@ -75,8 +75,12 @@ class Stop:
     def wait(self, seconds: float) -> None:
         """Let so much time pass, or less when asked to end."""
         end = time.monotonic() + seconds
-        while not self and time.monotonic() < end:
-            time.sleep(0.05)
+        while not self and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.05))
+
+    def ask(self) -> None:
+        """Ask the program to end, as a signal does, but without a limit of time."""
+        self._asked = True
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
@@ -102,7 +106,8 @@ class Kafka:
         self._wait = settings.kafka_wait
         self._away_since: float | None = None
         self._said = 0.0
-        self._connected = threading.Event()
+        self._connections = 0  # that are open, whichever thread uses them
+        self._lock = threading.Lock()
         self._log = _Log()
         logging.getLogger("kafka").addHandler(self._log)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -116,7 +121,6 @@ class Kafka:
         while not self.stop:
             if self._reachable():
                 with ExitStack() as closing:
-                    closing.callback(self._connected.clear)
                     self._log.failure, self._log.is_refusal = "", False
                     try:
                         self._make_topics()
@@ -134,7 +138,8 @@ class Kafka:
                         sys.exit(f"Kafka at {self._where} can't be used: {text(error)}")
                     else:
                         self._is_there()
-                        self._connected.set()
+                        self._count(1)
+                        closing.callback(self._count, -1)
                         return made, closing.pop_all()
             else:
                 self._is_away("nothing listens there")
@@ -178,13 +183,21 @@ class Kafka:
         """Once connected, kafka-python waits in silence for a Kafka that goes away: speak up."""
         while True:
             time.sleep(1)
-            if self._connected.is_set():
+            if self._connections:
                 if self._reachable():
                     self._is_there()
                 else:
                     self._is_away("nothing listens there")
 
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._connections += change
+
     def _is_away(self, reason: str, patience: float = 0) -> None:
+        with self._lock:
+            self._say_away(reason, patience)
+
+    def _say_away(self, reason: str, patience: float) -> None:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since, self._said = now, now + patience - 5

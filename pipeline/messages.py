@@ -4,6 +4,8 @@ JSON in UTF-8, with the source as the key, so that each source keeps its order. 
 may be absent are those that a producer other than these stages may not know.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
@@ -123,6 +125,13 @@ def parse(value: bytes | None, kind: type[M]) -> M:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise Unusable(f"the message is no {kind.__name__}: {error}") from error
     return message
+
+
+def paths(values: Iterable[bytes | None], kind: type[M]) -> Iterator[str]:
+    """The paths in those of the records' values that are messages of this kind."""
+    for value in values:
+        with suppress(Unusable):
+            yield parse(value, kind).path
 
 
 def dump(message: Message) -> bytes:

@@ -6,12 +6,15 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST = r"([\w.-]+|\[[0-9a-fA-F:]+\])"
 PORT = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3})"
+# What comes after the bucket's name needs no quoting anywhere.
+URL = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[\w.=-]+)*/?"
 VARIABLES = {
     "--bootstrap-servers": "KAFKA_BOOTSTRAP_SERVERS",
     "--data": "PIPELINE_DATA",
@@ -40,7 +43,7 @@ class Settings:
     bootstrap_servers: str  # HOST:PORT, or several with commas between
     security: Mapping[str, Any] = field(repr=False)  # kafka-python's options
     kafka_wait: float  # seconds to wait for a Kafka that isn't there
-    data: Path  # absolute; the four image_* directories are in it
+    data: Path | str  # an absolute path, or a URL; the four image_* directories are in it
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         seconds = matching(r"\d{1,5}(\.\d+)?", "a number of seconds, from 0 to 99999")
         for option, metavar, default, check in (
             ("--bootstrap-servers", "HOST:PORT,...", "localhost:9092", servers),
-            ("--data", "DIRECTORY", str(REPOSITORY), directory),
+            ("--data", "DIRECTORY|URL", str(REPOSITORY), directory),
             ("--kafka-wait", "SECONDS", "60", seconds),
         ):
             variable = VARIABLES[option]
@@ -74,7 +77,8 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:
             self.error(str(error))
         wait = float(options.kafka_wait)
-        return Settings(options.bootstrap_servers, security, wait, Path(options.data).absolute())
+        data = options.data if "://" in options.data else Path(options.data).absolute()
+        return Settings(options.bootstrap_servers, security, wait, data)
 
 
 def matching(pattern: str, what: str) -> Callable[[str], str]:
@@ -89,7 +93,15 @@ def matching(pattern: str, what: str) -> Callable[[str], str]:
 
 
 def directory(text: str) -> str:
-    """An option's type: a directory that is there."""
+    """An option's type: a directory that is there, or an object store's URL."""
+    if "://" in text:
+        if not re.fullmatch(URL, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is no s3://BUCKET or s3://BUCKET/PREFIX")
+        if not find_spec("s3fs"):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} needs s3fs; install it with pip install -r requirements-s3.txt"
+            )
+        return text.rstrip("/")
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is no directory; make it, or name another")
     return text

@@ -1,172 +1,185 @@
-"""The mock databases: directories of whole files, and the copies that write to them."""
+"""The mock databases: whole files, in directories or in an object store, and their names."""
 
-import errno
-import fcntl
 import hashlib
-import itertools
-import os
 import re
-import socket
-import stat
 import sys
-import tempfile
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from pipeline import Unusable
-from pipeline.patience import Passing, patiently
+from pipeline.copies import Copy
+from pipeline.local_files import LocalFiles
+from pipeline.messages import image_id
+from pipeline.patience import patiently
 
 IMAGE_ORIGINAL = "image_original"
 IMAGE_DATABASE = "image_database"
 IMAGE_EVENT_DATABASE = "image_event_database"
 IMAGE_EVENT_ALERTS = "image_event_alerts"
 
-MAX_BYTES = 256 * 2**20  # a file that is larger is no image
-# Faults of the machine, not of what a message names.
-PASSING = {
-    *(errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
-    *(errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
-}
+NEAR = 16  # numbers to try one by one before the names are listed
 
 
-class Copy:
-    """One running copy of a program, under a name that no other living copy has.
+class Files(Protocol):
+    """What a directory and an object store both can do, for paths relative to the data's place.
 
-    The name is the same again after a restart, so that Kafka knows the restarted copy for the
-    dead one: program, host, and the lowest number that is free. A number is held by a locked
-    file, which the operating system unlocks when the process ends, however it ends. `scope`
-    keeps apart those who don't meet.
+    `Passing` is raised for what may pass, `Unusable` for what no retry can mend.
     """
 
-    def __init__(self, program: str, scope: str = "", most: int | None = None) -> None:
-        """Take a number; with `most` copies running already, end with a line that says so."""
-        host = re.sub(r"[^a-zA-Z0-9._-]", "-", socket.gethostname())
-        key = digest(scope.encode())[:16]
-        for number in itertools.count():
-            if number == most:
-                sys.exit(f"{program} is running for {scope} already; wait until it has ended")
-            try:
-                locks = Path(tempfile.gettempdir(), f"image-pipeline-{os.getuid()}")
-                locks.mkdir(mode=0o700, exist_ok=True)
-                self._lock: IO[str] = (locks / f"{program}-{key}-{number}.lock").open("w")
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                self._lock.close()
-            except OSError as error:
-                sys.exit(f"cannot keep a lock among temporary files: {error}; set TMPDIR")
-        self.name = f"{program}-{host}-{number}"
+    where: str  # for people
+    at_once: int  # writes under way at the same time
+    ahead: int  # reads that are worth it to begin before they are asked for
+    lists_at_once: bool  # whether all names are to be had in no time
 
+    def read(self, path: str) -> bytes:
+        """A file's bytes; `Unusable` if it is none of ours."""
 
-class Database:
-    """A directory of files that appear whole or not at all. Paths are relative to the data's."""
+    def write(self, path: str, content: bytes, *, is_new: bool) -> bool:
+        """Put a file in place, whole or not at all; False if `is_new` and one is there already."""
 
-    def __init__(self, data: Path, name: str, copy: Copy | None = None) -> None:
-        """Only with a `copy` it can be written; what a dead copy of that name left goes."""
-        self.data = data
-        self.name = name
-        self.directory = data / name
-        self._copy = copy  # which holds its lock for as long as it is kept
-        self._part_suffix = f".{copy.name}.part" if copy else ""
-        if copy:
-            try:
-                self.directory.mkdir(exist_ok=True)
-                for part in self.directory.glob(f".*{self._part_suffix}"):
-                    part.unlink()
-                (self.directory / f".probe{self._part_suffix}").touch()
-                (self.directory / f".probe{self._part_suffix}").unlink()
-            except OSError as error:
-                if error.errno in PASSING:
-                    return
-                sys.exit(f"cannot write to {self.directory}: {_reason(error)}; make it writable")
+    def sync(self) -> None:
+        """Make what was written outlast a power cut."""
 
     def has(self, path: str) -> bool:
         """Whether there is a file of this path."""
-        return (self.data / path).is_file()
 
-    @patiently
+    def names(self, prefix: str = "") -> list[str]:
+        """The names that begin so."""
+
+    def age(self, path: str) -> float:
+        """Seconds since the file was written; none if it has gone."""
+
+    def remove(self, path: str) -> None:
+        """Delete a file, if it is there."""
+
+
+class Database:
+    """Files that appear whole or not at all. Paths are relative to where the data is."""
+
+    def __init__(self, data: Path | str, name: str, copy: Copy | None = None) -> None:
+        """At a directory or a URL; only with a `copy` it can be written."""
+        self.name = name
+        self.files: Files
+        if isinstance(data, Path):
+            self.files = LocalFiles(data, name, copy)
+        else:
+            # An optional requirement, which takes a while to import.
+            from pipeline.object_files import ObjectFiles  # noqa: PLC0415
+
+            self.files = ObjectFiles(data, name)
+        self._copy = copy  # which holds its lock for as long as it is kept
+        self._threads = ThreadPoolExecutor(self.files.at_once)
+        self._writing: dict[str, Future[None]] = {}
+        self._expected: Iterator[str] = iter(())
+        self._reading: dict[str, Future[bytes]] = {}
+
+    @property
+    def where(self) -> str:
+        """Where it is, for people."""
+        return self.files.where
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file of this path."""
+        return patiently(self.files.has)(path)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The names, without the database's own, of the files that begin so."""
+        return patiently(self.files.names)(prefix)
+
+    def age(self, path: str) -> float:
+        """Seconds since the file was written; none if it has gone."""
+        return patiently(self.files.age)(path)
+
     def write(self, path: str, content: bytes, *, is_new: bool = False) -> None:
-        """Put a file in place, safe from a crash; `is_new` never overwrites one.
+        """Begin to put a file in place, beside others; `is_new` never overwrites one.
 
         When that fails, as on a full disk, it says so and tries again until it is done.
         """
-        target = self.data / path
-        part = target.with_name(f".{target.name}{self._part_suffix}")
-        try:
-            # Whatever stands in its place, such as a link to somewhere else, is not written to.
-            with part.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if is_new and target.exists():
-                part.unlink()
-                sys.exit(f"{target} is there already, by another program; it stays as it is")
-            part.replace(target)
-            self._sync()
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink()
-            raise Passing(f"cannot write {target}: {_reason(error)}") from error
+        if path in self._writing:  # as when a message came twice: one after the other
+            self._writing[path].result()
+        self._writing[path] = self._threads.submit(self._write, path, content, is_new)
+
+    def sync(self) -> None:
+        """Return once all that was written is in place, safe from a crash."""
+        writing, self._writing = self._writing, {}
+        for one in writing.values():
+            one.result()
+        if writing:
+            patiently(self.files.sync)()
 
     @patiently
     def read(self, path: str, sha256: str | None = None) -> bytes:
         """A file's bytes, by the path and, if known, the SHA-256 that a message gives.
 
-        Raises `Unusable` if it isn't that file, or none in this directory, links resolved. When
-        the machine is at fault, it says so and tries again.
+        Raises `Unusable` if it isn't that file, or none of this database. When the machine is at
+        fault, it says so and tries again.
         """
-        try:
-            target = (self.data / path).resolve()
-            if not target.is_relative_to(self.directory.resolve()):
-                raise Unusable(f"{path!r} is not in {self.name}")
-            with open(target, "rb", opener=_open) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise Unusable(f"{path} is no regular file")
-                if status.st_size > MAX_BYTES:
-                    raise Unusable(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}")
-                content = file.read(status.st_size + 1)
-        except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
-            if isinstance(error, OSError) and self._may_pass(error):
-                raise Passing(f"cannot read {path!r}: {_reason(error)}") from error
-            raise Unusable(f"{path!r} can't be read: {_reason(error)}") from error
-        if len(content) != status.st_size:
-            raise Unusable(f"{path} changed while it was read")
+        reading = self._reading.pop(path, None)
+        content = reading.result() if reading else self.files.read(path)
+        self._read_ahead()
         if sha256 not in (None, digest(content)):
             raise Unusable(f"{path} has other bytes than when it was stored")
         return content
 
-    def _may_pass(self, error: OSError) -> bool:
-        is_closed = error.errno in (errno.EACCES, errno.EPERM)
-        return error.errno in PASSING or (is_closed and not os.access(self.directory, os.X_OK))
+    def expect(self, paths: Iterable[str]) -> None:
+        """These will be read, in this order: where reading takes a while, a few are read ahead."""
+        self._expected = iter(paths)
+        self._reading.clear()
+        self._read_ahead()
 
-    def numbers(self, source: str) -> list[int]:
-        """The numbers of the images of this source, in order."""
-        prefix = f"{source}-" if source else ""
-        name = re.compile(rf"{re.escape(prefix)}([0-9]{{5,9}})\.jpg")
-        names = os.listdir(self.directory) if self.directory.is_dir() else []
-        matches = map(name.fullmatch, names)
-        return sorted(int(match[1]) for match in matches if match)
+    def _read_ahead(self) -> None:
+        while len(self._reading) < self.files.ahead:
+            path = next(self._expected, None)
+            if path is None:
+                return
+            self._reading[path] = self._threads.submit(self.files.read, path)
 
-    def _sync(self) -> None:
-        """Make renames in the directory outlast a power cut."""
-        directory = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    def remove(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        patiently(self.files.remove)(path)
+
+    def next_number(self, source: str, known: int) -> int:
+        """The number after the source's last image, of which Kafka knows this many.
+
+        An object store's names take long to list, so there only those near `known` are.
+        """
+        prefixes = [f"{source}-"] if source else list("0123456789")
+        path = f"{self.name}/{image_id(source, known - 1)}.jpg"
+        if known and not self.files.lists_at_once and self.has(path):
+            near = {image_id(source, number)[:-3] for number in (known, known + 1000)}
+            return max([known, *(one + 1 for one in self._numbers(source, near))])
+        return max((one + 1 for one in self._numbers(source, prefixes)), default=0)
+
+    def numbers_before(self, source: str, number: int) -> Iterator[int]:
+        """The numbers of the source's images that may be there before this one, the nearest first.
+
+        Those next to it are named unasked; so beside a hundred thousand images none is listed.
+        """
+        end = max(0, number - NEAR)
+        yield from range(number - 1, end - 1, -1)
+        digits = image_id("", end)
+        for length in range(len(digits) - 1 if end else -1, -1, -1):
+            # Numbers with the same first digits are near, and an object store lists just these.
+            first = int(digits[:length].ljust(len(digits), "0")) if length else 0
+            prefix = f"{source}-{digits[:length]}" if source else digits[:length]
+            near = self._numbers(source, [prefix])
+            yield from sorted((one for one in near if first <= one < end), reverse=True)
+            end = first
+
+    def _numbers(self, source: str, prefixes: Iterable[str]) -> list[int]:
+        """The numbers of the source's images whose names begin so."""
+        name = re.compile(rf"{source}-([0-9]{{5,9}})\.jpg" if source else r"([0-9]{5,9})\.jpg")
+        names = (one for prefix in prefixes for one in self.names(prefix))
+        return [int(match[1]) for match in map(name.fullmatch, names) if match]
+
+    @patiently
+    def _write(self, path: str, content: bytes, is_new: bool) -> None:
+        if not self.files.write(path, content, is_new=is_new):
+            sys.exit(f"{path} is there already, by another program; it stays as it is")
 
 
 def digest(content: bytes) -> str:
     """The SHA-256 of these bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
-
-
-def _open(path: str, flags: int) -> int:
-    """Open, not waiting for a pipe's other end, nor for where a link leads that has just come."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
-
-
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)

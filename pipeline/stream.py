@@ -29,13 +29,13 @@ from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError
 
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop, text
+from pipeline.copies import Copy
 from pipeline.messages import DEAD_LETTERS, ImageEvent, Message, ReceivedImage, dump
 from pipeline.repeats import CAUSE, Repeats, cause
 from pipeline.settings import Settings
-from pipeline.store import Copy
 from pipeline.topics import Topics
 
-BATCH = 50  # records at most; a transaction costs about 20 ms however many it holds
+BATCH = 200  # records at most; a transaction costs about 10 ms however many it holds
 TRANSACTION_SECONDS = 10  # Kafka gives a transaction a little more
 LARGEST = 2**21 - 2**16  # bytes of a record that the dead letters have room for
 ABOUT = "__connect.errors."  # Kafka Connect's names for a dead letter's headers
@@ -84,6 +84,11 @@ class Batch:
                     return
                 self._offsets[partition] = OffsetAndMetadata(record.offset + 1, "", -1)
                 yield record
+
+    @property
+    def values(self) -> Iterator[bytes | None]:
+        """The values of all the records, to look ahead."""
+        return (record.value for records in self._polled.values() for record in records)
 
     def earlier(self) -> list[ConsumerRecord]:
         """Some records from before this batch, of the partitions that this copy has just got."""
@@ -324,7 +329,11 @@ def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> Kafka
         transactional_id=name,
         transaction_timeout_ms=(TRANSACTION_SECONDS + 10) * 1000,
         max_block_ms=10_000,
-        compression_type="gzip",  # a compressed message may be too large to set aside otherwise
+        # Without it, a message that came compressed may be too large to set aside.
+        compression_type="zstd",
+        # Kafka refuses a transaction's start while it still ends the one before, a few ms long;
+        # the default is to ask again after 100.
+        retry_backoff_ms=5,
         max_request_size=32 * 2**20,
     )
 

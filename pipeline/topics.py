@@ -20,7 +20,13 @@ class Topics:
 
     def __init__(self, kafka: Kafka, closing: ExitStack) -> None:
         committed = {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}
-        self._reader = KafkaConsumer(**kafka.options, **committed, enable_auto_commit=False)
+        self._reader = KafkaConsumer(
+            **kafka.options,
+            **committed,
+            enable_auto_commit=False,
+            # At a partition's end the next partition's records would wait so long, 500 by default.
+            fetch_max_wait_ms=20,
+        )
         closing.callback(self._reader.close, autocommit=False, timeout_ms=1000)
         # Another one for the ends: the reader's would leave out what is just being committed.
         self._ends = KafkaConsumer(**kafka.options, enable_auto_commit=False)
@@ -75,17 +81,20 @@ class Topics:
         self._reader.assign([partition])
         self._reader.seek(partition, offset)
         last = time.monotonic()
-        while self._reader.position(partition) < end:
-            try:
-                records = self._reader.poll(timeout_ms=500).get(partition, [])
-            except CorruptRecordError:
-                self._reader.seek(partition, self._reader.position(partition) + 1)
-                yield None
-                continue
-            yield records
-            last = time.monotonic() if records else last
-            if time.monotonic() - last > PATIENCE:
-                raise KafkaTimeoutError(f"a transaction stays open in {partition.topic}")
+        try:
+            while self._reader.position(partition) < end:
+                try:
+                    records = self._reader.poll(timeout_ms=500).get(partition, [])
+                except CorruptRecordError:
+                    self._reader.seek(partition, self._reader.position(partition) + 1)
+                    yield None
+                    continue
+                yield records
+                last = time.monotonic() if records else last
+                if time.monotonic() - last > PATIENCE:
+                    raise KafkaTimeoutError(f"a transaction stays open in {partition.topic}")
+        finally:
+            self._reader.assign([])  # or it would ask for more all the time
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
         numbers = self._ends.partitions_for_topic(topic) or ()

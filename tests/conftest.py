@@ -21,8 +21,10 @@ import msgspec
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from object_store import BUCKET, FaultyNetwork, ObjectStore
 
 import embedded_kafka
+from pipeline.store import Database
 
 HERE = Path(__file__).resolve().parents[1]
 TOPICS = ("images", "image-events", "alerts", "dead-letters")
@@ -108,8 +110,8 @@ def until(condition: Callable[[], object], what: str, seconds: float = 30) -> No
 @pytest.fixture(scope="session")
 def image() -> str:
     """Our Docker image, built."""
-    docker("build", "--quiet", "-t", IMAGE, str(HERE))
-    return IMAGE
+    # Its id: a build by another builder may take the name.
+    return docker("build", "--quiet", "-t", IMAGE, str(HERE)).strip()
 
 
 @pytest.fixture(scope="session")
@@ -286,6 +288,56 @@ def pipeline(data: Path, bootstrap_servers: str) -> Iterator[Pipeline]:
     pipeline = Pipeline(data, bootstrap_servers)
     yield pipeline
     pipeline.close()
+
+
+class StoredPipeline(Pipeline):
+    """The three programs on an object store; `data` is only where they are started."""
+
+    def __init__(
+        self, data: Path, bootstrap_servers: str, url: str, environment: dict[str, str]
+    ) -> None:
+        super().__init__(data, bootstrap_servers)
+        self.url = url
+        self.environment |= {"PIPELINE_DATA": url, **environment}
+
+    def database(self, name: str) -> Database:
+        """One of the databases, to be looked at and changed as another program would."""
+        return Database(self.url, name)
+
+    def files(self, directory: str) -> list[str]:
+        """The names in one of the databases, hidden ones too."""
+        return sorted(self.database(directory).names())
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """An object store, which this process's own databases use, too."""
+    store = ObjectStore(tmp_path_factory.mktemp("objects"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment.items():
+            patch.setenv(name, value)
+        yield store
+    store.kill()
+
+
+@pytest.fixture
+def network(object_store: ObjectStore) -> Iterator[FaultyNetwork]:
+    """The network before the object store, which works until it's told otherwise."""
+    network = FaultyNetwork(object_store)
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def stored(
+    tmp_path: Path, bootstrap_servers: str, network: FaultyNetwork
+) -> Iterator[StoredPipeline]:
+    """The pipeline on an empty place of the object store, behind the network."""
+    delete_topics(bootstrap_servers)
+    url = f"s3://{BUCKET}/{tmp_path.name}"
+    stored = StoredPipeline(tmp_path, bootstrap_servers, url, network.environment)
+    yield stored
+    stored.close()
 
 
 def delete_topics(bootstrap_servers: str) -> None:

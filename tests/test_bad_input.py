@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Pipeline
+from conftest import HERE, Pipeline, until
 
 import embedded_kafka
 
@@ -200,7 +200,7 @@ def test_a_full_disk(pipeline: Pipeline, small_disk: Path, program: str, directo
     full = programs[PROGRAMS.index(program)]
     full.says(f"cannot write .*/{directory}/.*: No space left on device; trying again in 1 s")
     full.says("trying again in 4 s")
-    assert pipeline.files(directory) == ["filler"]
+    until(lambda: pipeline.files(directory) == ["filler"], "no half file between the attempts")
     filler.unlink()
     programs[2].says("00007  ALERT")
     assert programs[0].ends() == 0

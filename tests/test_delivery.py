@@ -186,7 +186,7 @@ def test_kafka_is_killed_and_comes_back(data: Path, tmp_path: Path) -> None:
     try:
         alert = pipeline.start("image_event_alert.py")
         analysis = pipeline.start("image_analysis.py")
-        receiving = pipeline.start("image_receiving.py", "--count", "400")
+        receiving = pipeline.start("image_receiving.py", "--count", "4000")
         analysis.says("CHANGED")
         broker.process.kill()
         broker.process.wait()
@@ -194,9 +194,9 @@ def test_kafka_is_killed_and_comes_back(data: Path, tmp_path: Path) -> None:
             program.says("is away")
         broker = embedded_kafka.start(tmp_path / "kafka", port)
         assert receiving.ends(120) == 0
-        alert.says("00399  ALERT", 120)
-        assert pipeline.ids("image-events") == events_of(400)
-        assert pipeline.ids("alerts") == events_of(400)
+        alert.says("03999  ALERT", 120)
+        assert pipeline.ids("image-events") == events_of(4000)
+        assert pipeline.ids("alerts") == events_of(4000)
     finally:
         pipeline.close()
         broker.stop()

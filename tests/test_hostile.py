@@ -14,7 +14,8 @@ from conftest import Pipeline
 from PIL import Image
 
 from pipeline import Unusable
-from pipeline.store import Copy, Database
+from pipeline.copies import Copy
+from pipeline.store import Database
 
 
 def bomb(path: Path) -> None:
@@ -150,6 +151,7 @@ def test_a_link_in_the_place_of_a_half_written_file(data: Path, tmp_path: Path) 
     victim.write_bytes(b"precious")
     (data / "image_database" / f".00000.jpg.{copy.name}.part").symlink_to(victim)
     database.write("image_database/00000.jpg", b"new")
+    database.sync()
     assert victim.read_bytes() == b"precious"
     assert (data / "image_database" / "00000.jpg").read_bytes() == b"new"
     assert not (data / "image_database" / "00000.jpg").is_symlink()

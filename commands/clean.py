@@ -1,0 +1,22 @@
+"""Clean: empty the mock databases where they are in an object store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import say
+from pipeline.settings import Parser
+from pipeline.store import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, Database
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Delete images, image events and alerts; the original and the topics stay."""
+    parser = Parser("Empty the three mock databases.", "python -m pipeline clean")
+    settings = parser.settings(parser.parse_args(arguments))
+    if isinstance(settings.data, Path):
+        parser.error(f"{settings.data} is a directory; ./clean_image_dirs.sh empties those in it")
+    for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
+        database = Database(settings.data, name)
+        names = [one for one in database.names() if one != ".gitkeep"]
+        for one in names:
+            database.remove(f"{name}/{one}")
+        say(f"{database.where}: {len(names)} deleted")

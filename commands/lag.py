@@ -1,0 +1,58 @@
+"""Lag: what waits for each stage, for how long already, and how many copies work on it."""
+
+import sys
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from pipeline import say
+from pipeline.connection import Kafka, Stop, text
+from pipeline.messages import IMAGE_EVENTS, IMAGES
+from pipeline.settings import Parser
+from pipeline.topics import Topics, taken
+
+TAKERS = {"image_analysis": IMAGES, "image_event_alert": IMAGE_EVENTS}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print a line for each stage."""
+    parser = Parser("Show what waits for each stage.", "python -m pipeline lag")
+    kafka = Kafka(parser.settings(parser.parse_args(arguments)), Stop(status=1))
+    topics, closing = kafka.connect(lambda inner: Topics(kafka, inner))
+    with closing:
+        try:
+            say(f"{'stage':19} {'copies':>6} {'waiting':>9}  oldest")
+            for group, topic in TAKERS.items():
+                waiting, since = waiting_in(topics, topic, kafka, group)
+                oldest = f"{max(0, time.time() - since):.1f} s" if waiting else "-"
+                say(f"{group:19} {copies(kafka, group):6} {waiting:9}  {oldest}")
+        except KafkaError as error:
+            sys.exit(f"Kafka: {text(error)}; try again")
+
+
+def waiting_in(topics: Topics, topic: str, kafka: Kafka, group: str) -> tuple[int, float]:
+    """How many messages the group has still to take, and when the oldest of them was sent.
+
+    Counted by offsets, of which each transaction takes one, too: so it is at most as many.
+    """
+    ends = topics.ends(topic)
+    start = topics.beginnings(topic) | taken(kafka, group)
+    waiting, since = 0, time.time()
+    for partition, end in ends.items():
+        only = {partition: start[partition]}
+        for first in islice(topics.read(only, ends), 1):
+            waiting += end - first.offset
+            since = min(since, first.timestamp / 1000)
+    return waiting, since
+
+
+def copies(kafka: Kafka, group: str) -> int:
+    """How many members Kafka counts in the group."""
+    admin = KafkaAdminClient(**kafka.options)
+    try:
+        return len(admin.describe_groups([group])[group]["members"])
+    finally:
+        admin.close()

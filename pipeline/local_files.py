@@ -1,0 +1,143 @@
+"""Files in a directory."""
+
+import errno
+import os
+import stat
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline import Unusable
+from pipeline.copies import Copy
+from pipeline.patience import Passing
+
+MAX_BYTES = 256 * 2**20  # a file that is larger is no image
+# Faults of the machine, not of what a message names.
+PASSING = {
+    *(errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
+}
+
+
+class LocalFiles:
+    """The files of one directory; paths are relative to the one above it."""
+
+    at_once = 8  # syncs under way together cost the disk little more than one
+    ahead = 0
+    lists_at_once = True
+
+    def __init__(self, data: Path, name: str, copy: Copy | None) -> None:
+        """Only with a `copy` it can be written; what a dead copy of that name left goes."""
+        self.where = str(data / name)
+        self._data = data
+        self._name = name
+        self._directory = data / name
+        self._part_suffix = f".{copy.name}.part" if copy else ""
+        if copy:
+            try:
+                self._directory.mkdir(exist_ok=True)
+                for part in self._directory.glob(f".*{self._part_suffix}"):
+                    part.unlink()
+                (self._directory / f".probe{self._part_suffix}").touch()
+                (self._directory / f".probe{self._part_suffix}").unlink()
+            except OSError as error:
+                if error.errno in PASSING:
+                    return
+                sys.exit(f"cannot write to {self.where}: {_reason(error)}; make it writable")
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file of this path."""
+        return (self._data / path).is_file()
+
+    def write(self, path: str, content: bytes, *, is_new: bool) -> bool:
+        """Put a file in place, under another name until it is whole and on the disk.
+
+        False if one is there already that must not be overwritten.
+        """
+        target = f"{self._data}/{path}"
+        directory, _, name = target.rpartition("/")
+        part = f"{directory}/.{name}{self._part_suffix}"
+        try:
+            # Whatever stands in its place, such as a link to somewhere else, is not written to.
+            with open(part, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new and os.path.lexists(target):
+                os.unlink(part)
+                return False
+            os.replace(part, target)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(part)
+            raise Passing(f"cannot write {target}: {_reason(error)}") from error
+        return True
+
+    def sync(self) -> None:
+        """Make renames in the directory outlast a power cut."""
+        try:
+            directory = os.open(self._directory, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise Passing(f"cannot write to {self.where}: {_reason(error)}") from error
+
+    def read(self, path: str) -> bytes:
+        """A regular file's bytes; of this directory, links resolved."""
+        try:
+            with open(self._locate(path), "rb", opener=_open) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise Unusable(f"{path} is no regular file")
+                if status.st_size > MAX_BYTES:
+                    raise Unusable(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}")
+                content = file.read(status.st_size + 1)
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
+            if isinstance(error, OSError) and self._may_pass(error):
+                raise Passing(f"cannot read {path!r}: {_reason(error)}") from error
+            raise Unusable(f"{path!r} can't be read: {_reason(error)}") from error
+        if len(content) != status.st_size:
+            raise Unusable(f"{path} changed while it was read")
+        return content
+
+    def names(self, prefix: str = "") -> list[str]:
+        """The names that begin so."""
+        names = os.listdir(self._directory) if self._directory.is_dir() else []
+        return [name for name in names if name.startswith(prefix)]
+
+    def age(self, path: str) -> float:
+        """Seconds since the file was written; none if it has gone."""
+        with suppress(FileNotFoundError):
+            return time.time() - (self._data / path).stat().st_mtime
+        return 0
+
+    def remove(self, path: str) -> None:
+        """Delete a file, if it is there."""
+        (self._data / path).unlink(missing_ok=True)
+
+    def _locate(self, path: str) -> str:
+        """Where the file really is, links resolved; `Unusable` if that isn't in the directory."""
+        directory, _, name = path.rpartition("/")
+        target = f"{self.where}/{name}"
+        if directory == self._name and name not in (".", "..") and not os.path.islink(target):
+            return target  # the usual case, at a tenth of the cost
+        real = (self._data / path).resolve()
+        if not real.is_relative_to(self._directory.resolve()):
+            raise Unusable(f"{path!r} is not in {self._name}")
+        return str(real)
+
+    def _may_pass(self, error: OSError) -> bool:
+        is_closed = error.errno in (errno.EACCES, errno.EPERM)
+        return error.errno in PASSING or (is_closed and not os.access(self._directory, os.X_OK))
+
+
+def _open(path: str, flags: int) -> int:
+    """Open, not waiting for a pipe's other end, nor for where a link leads that has just come."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
