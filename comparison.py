@@ -20,6 +20,7 @@ from pipeline.patience import patiently
 
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
 MAX_PIXELS = 100_000_000  # about 0.4 GB decoded, and three times that while it is compared
+STRIP = 2**17  # pixels that are compared at a time
 MAX_SIDE = 16384  # of the difference image; JPEG can have 65500
 MODES = {  # as Pillow decodes them: as we compare them
     **{mode: mode for mode in ("L", "RGB", "RGBA", "CMYK", "I;16")},
@@ -35,8 +36,6 @@ MODES = {  # as Pillow decodes them: as we compare them
     "I": "I",
 }
 DEEP = ("I;16", "I")
-# Stops of matplotlib's colour map of that name: even steps to the eye, in grey print as well.
-INFERNO = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
 
 # decode() looks at the size itself, before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -86,7 +85,9 @@ def decode(content: bytes, path: str = "the file") -> Image.Image:
             )
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return image if image.mode == MODES[image.mode] else image.convert(MODES[image.mode])
+        upright = image if image.mode == MODES[image.mode] else image.convert(MODES[image.mode])
+        upright.info = {}  # of no more use, and each part of the image would get a copy
+        return upright
     except (Unusable, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -119,7 +120,7 @@ def compare(previous: Image.Image, image: Image.Image) -> Change | None:
     return Change(
         l2_norm=math.sqrt(squares),
         rms=math.sqrt(squares / (pixels * channels)),
-        changed_pixels=both - largest.histogram()[0] + in_one_only,
+        changed_pixels=int(np.count_nonzero(np.asarray(largest))) + in_one_only,
         pixels=pixels,
         box=(min(lefts), min(tops), max(rights), max(bottoms)),
         full_scale=full_scale,
@@ -133,23 +134,34 @@ def _overlap(previous: Image.Image, image: Image.Image) -> tuple[float, Image.Im
     The sum of the squared differences of all samples, each pixel's largest difference as an image
     of mode L, and the number of channels.
     """
-    if previous.mode != image.mode:
-        mode = "RGBA" if "RGBA" in (previous.mode, image.mode) else "RGB"
-        previous, image = previous.convert(mode), image.convert(mode)
-    difference = ImageChops.difference(previous, image)  # crops both to what they share
-    # In integers, so that the sum is exact: h[i] samples differ by i & 255, channel by channel.
-    box = difference.getbbox(alpha_only=False)
-    histogram = difference.crop(box).histogram() if box else []
-    squares = sum(count * (i & 255) ** 2 for i, count in enumerate(histogram))
-    return squares, reduce(ImageChops.lighter, difference.split()), len(difference.getbands())
+    modes = {previous.mode, image.mode}
+    mode = image.mode if len(modes) == 1 else "RGBA" if "RGBA" in modes else "RGB"
+    width, height = min(previous.width, image.width), min(previous.height, image.height)
+    largest = np.zeros((height, width), np.uint8)
+    squares = 0
+    for top, bottom in _strips(width, height):
+        strip = (0, top, width, bottom)
+        before, after = previous.crop(strip), image.crop(strip)
+        if len(modes) > 1:
+            before, after = before.convert(mode), after.convert(mode)
+        difference = ImageChops.difference(before, after)
+        box = difference.getbbox(alpha_only=False)
+        if box is None:
+            continue
+        left, upper, right, lower = box
+        bands = [np.asarray(band) for band in difference.crop(box).split()]
+        largest[top + upper : top + lower, left:right] = reduce(np.maximum, bands)
+        # In integers, so that the sum is exact: 65536 rows of 255 squared are less than 2**32.
+        columns = [np.square(band, dtype=np.uint16).sum(axis=0, dtype=np.uint32) for band in bands]
+        squares += int(np.sum(columns, dtype=np.uint64))
+    return squares, Image.fromarray(largest), Image.getmodebands(mode)
 
 
 def _overlap_deep(previous: Image.Image, image: Image.Image) -> tuple[float, Image.Image, int]:
     """As `_overlap`, where one image or both have more than 8 bits a sample: in 16-bit units."""
     as_is = previous.mode in DEEP and image.mode in DEEP
     width, height = min(previous.width, image.width), min(previous.height, image.height)
-    rows = max(1, 2**20 // width)  # at a time: whole images of these samples would be large
-    parts = [(top, min(top + rows, height)) for top in range(0, height, rows)]
+    parts = _strips(width, height)  # whole images of these samples would be large
     largest = np.empty((height, width), np.uint32)
     squares, channels = 0.0, 0
     for top, bottom in parts:
@@ -165,6 +177,12 @@ def _overlap_deep(previous: Image.Image, image: Image.Image) -> tuple[float, Ima
     for top, bottom in parts:
         scaled[top:bottom] = np.ceil(np.minimum(largest[top:bottom] / greatest, 1) * 255)
     return squares, Image.fromarray(scaled), channels
+
+
+def _strips(width: int, height: int) -> list[tuple[int, int]]:
+    """An image's rows in parts that the processor's cache holds: the top and bottom of each."""
+    rows = min(max(1, STRIP // width), 65536)
+    return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
 def _laid_over(largest: Image.Image, previous: Image.Image, image: Image.Image) -> Image.Image:
@@ -193,21 +211,19 @@ def draw(change: Change) -> bytes:
 
     Even the faintest change is well above black, and a frame shows where a small one is.
     """
-    _, greatest = change.largest.getextrema()
+    greatest = int(np.asarray(change.largest).max())
     level = np.minimum(np.arange(256) / greatest, 1) ** 0.6
-    level[1:] = 0.2 + 0.8 * level[1:]
-    stops = np.linspace(0, 1, len(INFERNO))
-    tables = [np.interp(level, stops, band).round().tolist() for band in np.transpose(INFERNO)]
-    picture = Image.merge("RGB", [change.largest.point(table) for table in tables])
+    level[1:] = 0.25 + 0.75 * level[1:]
+    picture = change.largest.point((level * 255).round().astype(int).tolist())
     left, top, right, bottom = change.box
     margin = max(picture.size) // 100 + 2
     if max(right - left, bottom - top) < max(picture.size) // 2:
         ImageDraw.Draw(picture).rectangle(
             (left - margin, top - margin, right + margin, bottom + margin),
-            outline="deepskyblue",
+            outline=255,
             width=max(1, margin // 6),
         )
     picture.thumbnail((MAX_SIDE, MAX_SIDE))
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=90, subsampling="4:4:4")
+    picture.save(content, "JPEG")
     return content.getvalue()

@@ -74,6 +74,26 @@ def test_the_measures_are_numpys(mode: str) -> None:
     assert change.changed_pixels == changed.sum()
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+@pytest.mark.parametrize("size", [(700, 500), (3, 70_000), (200_000, 2)])
+def test_a_large_image_is_compared_as_a_small_one(mode: str, size: tuple[int, int]) -> None:
+    """Pixel for pixel in each of the parts that it is compared in, and exact in sum."""
+    first, second = picture(mode, *size), picture(mode, *size)
+    change = compare(first, second)
+    difference = samples(second) - samples(first)
+    assert change is not None
+    assert change.l2_norm == np.sqrt(np.square(difference).sum())
+    largest = np.abs(difference).reshape(size[1], size[0], -1).max(axis=2)
+    assert change.changed_pixels == np.count_nonzero(largest)
+    if mode != "I;16":
+        assert np.array_equal(np.asarray(change.largest), largest)
+    last = second.copy()
+    last.putpixel((size[0] - 1, size[1] - 1), 0)
+    where = compare(second, last)
+    assert where is not None
+    assert where.box == (size[0] - 1, size[1] - 1, *size)
+
+
 def test_another_palette_is_a_change() -> None:
     """Palette images are compared as they look: the same indices can be other colours."""
     image = Image.new("P", (4, 4), 1)
@@ -181,6 +201,29 @@ def test_a_faint_part_of_a_strong_change_is_seen() -> None:
     assert drawn[100, 160] > 60
     assert drawn[100, 110] < 10
     assert drawn[100, 50] > drawn[100, 160]
+
+
+@pytest.mark.parametrize("size", [(1, 3_000_000), (1025, 1), (5, 4000)])
+def test_a_narrow_image_is_drawn(size: tuple[int, int]) -> None:
+    """In no more memory than it has pixels, however narrow it is."""
+    change = compare(Image.new("L", size), Image.new("L", size, 9))
+    assert change is not None
+    drawn = Image.open(io.BytesIO(draw(change)))
+    assert np.asarray(drawn.convert("L")).min() > 150
+
+
+def test_a_single_pixel_of_a_large_image_is_seen() -> None:
+    """The difference image has the images' size, and the faintest change is bright in its place."""
+    image = Image.new("L", (3000, 2002))
+    other = image.copy()
+    other.putpixel((1501, 2001), 1)
+    change = compare(image, other)
+    assert change is not None
+    picture = Image.open(io.BytesIO(draw(change)))
+    assert picture.size == image.size
+    drawn = np.asarray(picture.convert("L"), int)
+    assert drawn[2001, 1501] > 150
+    assert drawn[:1900].max() < 10
 
 
 def test_a_uniform_change_is_drawn() -> None:
