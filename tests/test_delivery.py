@@ -156,6 +156,15 @@ def test_killed_between_publishing_and_saying_so(pipeline: Pipeline) -> None:
     assert pipeline.ids("images") == ["00000", "00001", "00002", "00003"]
 
 
+def test_killed_while_storing_side_by_side(pipeline: Pipeline) -> None:
+    """Of images that are stored beyond one that isn't, nobody was told: the numbers have no gap."""
+    store_as_a_killed_run_would(pipeline.data, count=5, stored=5)
+    (pipeline.data / "image_database" / "00002.jpg").unlink()
+    pipeline.receive("--count", "3")
+    assert pipeline.ids("images") == [f"{number:05d}" for number in range(5)]
+    assert pipeline.files("image_database") == [f"{number:05d}.jpg" for number in range(5)]
+
+
 def test_reset_after_a_kill_loses_nothing(pipeline: Pipeline) -> None:
     """Counting from 0 again after a reset isn't taken for what was published before it."""
     pipeline.receive("--count", "3")
