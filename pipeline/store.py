@@ -145,7 +145,9 @@ class Database:
 
         An object store's names take long to list, so there only those near `known` are.
         """
-        prefixes = [f"{source}-"] if source else list("0123456789")
+        # Names without a source begin with a digit, and others seldom do.
+        digits = [""] if self.files.lists_at_once else list("0123456789")
+        prefixes = [f"{source}-"] if source else digits
         path = f"{self.name}/{image_id(source, known - 1)}.jpg"
         if known and not self.files.lists_at_once and self.has(path):
             near = {image_id(source, number)[:-3] for number in (known, known + 1000)}

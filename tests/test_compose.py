@@ -10,10 +10,11 @@ import pytest
 from conftest import Pipeline, clone_to, docker, until
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
+from test_readme import terminals
 
 import embedded_kafka
 
-UP = "docker compose up --build --scale image_analysis=4"
+((UP,),) = terminals("Run it on three brokers")
 PROJECT = "pipeline_test"
 OURS = ("--filter", f"label=com.docker.compose.project={PROJECT}")
 COUNT = 60  # images of each of the eight sources, received while things are killed
