@@ -93,9 +93,10 @@ def main() -> None:
 
 def keep(latest: dict[str, Taken], image: Taken) -> None:
     """Keep a source's latest image; of too many sources, forget the one that was idle longest."""
-    is_another = latest.pop(image.message.source, None) is None
+    before = latest.pop(image.message.source, None)
     latest[image.message.source] = image
-    while is_another and len(latest) > 1:
+    is_larger = before is None or before.pixels.size != image.pixels.size
+    while is_larger and len(latest) > 1:
         if sum(one.pixels.width * one.pixels.height for one in latest.values()) < LATEST_PIXELS:
             break
         del latest[next(iter(latest))]

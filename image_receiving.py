@@ -45,16 +45,24 @@ def main() -> None:
     has_begun = all(one.has(image_path(source, 0)) for source, one in databases.items())
     original = b"" if has_begun else read_original(settings)
 
+    reasons: list[object] = []  # why a source could not go on
+
     def receive_from(source: str) -> int:
         try:
             outbox = Outbox(kafka, databases[source], names[source])
             return receive(source, outbox, databases[source], original, options)
-        except BaseException:
-            kafka.stop.ask()  # the others, too: nobody waits for half of the images
-            raise
+        except SystemExit as reason:
+            reasons.append(reason.code)
+            return 0
+        finally:
+            if reasons:
+                kafka.stop.ask()  # the others, too: nobody waits for half of the images
 
     with ThreadPoolExecutor(len(names)) as threads:
         received = sum(threads.map(receive_from, names))
+    told = [reason for reason in reasons if isinstance(reason, str)]
+    if told:
+        sys.exit("; ".join(told))
     wanted = options.count * len(names)
     if received < wanted:
         sys.exit(f"image_receiving: stopped; {wanted - received} of {wanted} images are missing")

@@ -6,13 +6,13 @@
 --copies says how many of each stage run; those that find no partition to take wait in reserve.
 
 Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names; without it, an embedded one is started, which
-keeps its topics in .kafka beside the image_* directories. What an earlier run left is finished.
-Ends with 0 when nothing was lost or set aside. Ctrl-C stops everything; the next run goes on.
+keeps its topics in .kafka beside the image_* directories, or beside this program where these are in
+an object store. What an earlier run left is finished. Ends with 0 when nothing was lost or set
+aside. Ctrl-C stops everything; the next run goes on.
 """
 
 import dataclasses
 import os
-import re
 import signal
 import statistics
 import subprocess
@@ -33,6 +33,7 @@ from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
 from pipeline.settings import Parser, Settings, matching
+from pipeline.store import digest
 from pipeline.topics import Topics, origin, place, taken
 
 HERE = Path(__file__).resolve().parent
@@ -203,7 +204,7 @@ def topics_of(data: Path | str) -> Path:
     """The directory of an embedded Kafka's topics: one for each place of the data."""
     if isinstance(data, Path):
         return data / ".kafka"
-    return HERE / f".kafka-{re.sub('[^a-z0-9]+', '-', data.lower())}"
+    return HERE / f".kafka-{digest(data.encode())[:16]}"
 
 
 def run(

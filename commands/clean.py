@@ -1,9 +1,11 @@
 """Clean: empty the mock databases where they are in an object store."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import say
+from pipeline.connection import Stop
 from pipeline.settings import Parser
 from pipeline.store import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, Database
 
@@ -14,9 +16,12 @@ def main(arguments: Sequence[str]) -> None:
     settings = parser.settings(parser.parse_args(arguments))
     if isinstance(settings.data, Path):
         parser.error(f"{settings.data} is a directory; ./clean_image_dirs.sh empties those in it")
+    stop = Stop(status=1)
     for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
         database = Database(settings.data, name)
         names = [one for one in database.names() if one != ".gitkeep"]
         for one in names:
+            if stop:
+                sys.exit(f"stopped; {database.where} is not empty")
             database.remove(f"{name}/{one}")
         say(f"{database.where}: {len(names)} deleted")

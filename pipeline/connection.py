@@ -181,13 +181,15 @@ class Kafka:
 
     def _watch(self) -> None:
         """Once connected, kafka-python waits in silence for a Kafka that goes away: speak up."""
+        is_away = False
         while True:
             time.sleep(1)
             if self._connections:
-                if self._reachable():
-                    self._is_there()
-                else:
+                was_away, is_away = is_away, not self._reachable()
+                if is_away:
                     self._is_away("nothing listens there")
+                elif was_away:
+                    self._is_there()
 
     def _count(self, change: int) -> None:
         with self._lock:
@@ -216,9 +218,10 @@ class Kafka:
             )
 
     def _is_there(self) -> None:
-        if self._away_since is not None and self._said >= self._away_since:
-            say(f"Kafka at {self._where} is there")
-        self._away_since = None
+        with self._lock:
+            if self._away_since is not None and self._said >= self._away_since:
+                say(f"Kafka at {self._where} is there")
+            self._away_since = None
 
 
 def text(error: Exception) -> str:

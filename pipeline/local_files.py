@@ -5,7 +5,8 @@ import os
 import stat
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline import Unusable
@@ -76,14 +77,12 @@ class LocalFiles:
 
     def sync(self) -> None:
         """Make renames in the directory outlast a power cut."""
-        try:
+        with _passing(f"cannot write to {self.where}"):
             directory = os.open(self._directory, os.O_RDONLY)
             try:
                 os.fsync(directory)
             finally:
                 os.close(directory)
-        except OSError as error:
-            raise Passing(f"cannot write to {self.where}: {_reason(error)}") from error
 
     def read(self, path: str) -> bytes:
         """A regular file's bytes; of this directory, links resolved."""
@@ -105,18 +104,20 @@ class LocalFiles:
 
     def names(self, prefix: str = "") -> list[str]:
         """The names that begin so."""
-        names = os.listdir(self._directory) if self._directory.is_dir() else []
+        with _passing(f"cannot list {self.where}"):
+            names = os.listdir(self._directory) if self._directory.is_dir() else []
         return [name for name in names if name.startswith(prefix)]
 
     def age(self, path: str) -> float:
         """Seconds since the file was written; none if it has gone."""
-        with suppress(FileNotFoundError):
+        with _passing(f"cannot look at {path}"), suppress(FileNotFoundError):
             return time.time() - (self._data / path).stat().st_mtime
         return 0
 
     def remove(self, path: str) -> None:
         """Delete a file, if it is there."""
-        (self._data / path).unlink(missing_ok=True)
+        with _passing(f"cannot delete {path}"):
+            (self._data / path).unlink(missing_ok=True)
 
     def _locate(self, path: str) -> str:
         """Where the file really is, links resolved; `Unusable` if that isn't in the directory."""
@@ -132,6 +133,15 @@ class LocalFiles:
     def _may_pass(self, error: OSError) -> bool:
         is_closed = error.errno in (errno.EACCES, errno.EPERM)
         return error.errno in PASSING or (is_closed and not os.access(self._directory, os.X_OK))
+
+
+@contextmanager
+def _passing(what: str) -> Iterator[None]:
+    """What fails for want of room, rights or a disk that is well is to be tried again."""
+    try:
+        yield
+    except OSError as error:
+        raise Passing(f"{what}: {_reason(error)}") from error
 
 
 def _open(path: str, flags: int) -> int:

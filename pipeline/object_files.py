@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from aiohttp import ClientError as NetworkError
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from s3fs import S3FileSystem
 
 from pipeline import Unusable
@@ -126,16 +126,18 @@ class ObjectFiles:
         with _passing(f"cannot list {self.where}"):
             try:
                 _s3().call_s3("list_objects_v2", Bucket=self._bucket, MaxKeys=1)
-            except (FileNotFoundError, PermissionError, NoCredentialsError) as error:
-                sys.exit(
-                    f"cannot use {self.where}: {_text(error)}; make the bucket, or mend the AWS_ "
-                    "variables"
-                )
+            except HTTPClientError:  # the way there is what fails
+                raise
+            except (FileNotFoundError, PermissionError, BotoCoreError, ValueError) as error:
+                what = "make the bucket, or mend the AWS_ variables"
+                print(f"cannot use {self.where}: {_text(error)}; {what}", file=sys.stderr)
+                sys.exit(1 if isinstance(error, OSError) else 2)
 
     def _key(self, path: str) -> str:
         """The key of a path that is really below our prefix."""
         directory, *names = path.split("/")
-        if directory != self._name or not names or {"", ".", ".."} & {*names}:
+        is_plain = names and not {"", ".", ".."} & {*names} and path.isprintable()
+        if directory != self._name or not is_plain or "?versionId=" in path:  # s3fs's own word
             raise Unusable(f"{path!r} is not in {self._name}")
         return f"{self._prefix}{path}"
 

@@ -19,6 +19,7 @@ IMAGE_DATABASE = "image_database"
 IMAGE_EVENT_DATABASE = "image_event_database"
 IMAGE_EVENT_ALERTS = "image_event_alerts"
 
+MOST_WRITING = 32  # files that wait to be written or are being written
 NEAR = 16  # numbers to try one by one before the names are listed
 
 
@@ -72,6 +73,7 @@ class Database:
         self._copy = copy  # which holds its lock for as long as it is kept
         self._threads = ThreadPoolExecutor(self.files.at_once)
         self._writing: dict[str, Future[None]] = {}
+        self._is_to_sync = False
         self._expected: Iterator[str] = iter(())
         self._reading: dict[str, Future[bytes]] = {}
 
@@ -81,11 +83,11 @@ class Database:
         return self.files.where
 
     def has(self, path: str) -> bool:
-        """Whether there is a file of this path."""
-        return patiently(self.files.has)(path)
+        """Whether there is a file of this path, or one is just being written."""
+        return path in self._writing or patiently(self.files.has)(path)
 
     def names(self, prefix: str = "") -> list[str]:
-        """The names, without the database's own, of the files that begin so."""
+        """The names that begin so, without the directory before them."""
         return patiently(self.files.names)(prefix)
 
     def age(self, path: str) -> float:
@@ -97,8 +99,13 @@ class Database:
 
         When that fails, as on a full disk, it says so and tries again until it is done.
         """
-        if path in self._writing:  # as when a message came twice: one after the other
-            self._writing[path].result()
+        oldest = next(iter(self._writing), "")
+        # What waits is in memory; and of a path that comes twice, one is written after the other.
+        for one in {path, oldest} if len(self._writing) >= MOST_WRITING else {path}:
+            if one in self._writing:
+                self._writing[one].result()
+                self._is_to_sync = True
+                del self._writing[one]
         self._writing[path] = self._threads.submit(self._write, path, content, is_new)
 
     def sync(self) -> None:
@@ -106,8 +113,9 @@ class Database:
         writing, self._writing = self._writing, {}
         for one in writing.values():
             one.result()
-        if writing:
+        if writing or self._is_to_sync:
             patiently(self.files.sync)()
+        self._is_to_sync = False
 
     @patiently
     def read(self, path: str, sha256: str | None = None) -> bytes:

@@ -219,7 +219,7 @@ def test_numbers_with_gaps_and_of_all_lengths(object_store: ObjectStore, tmp_pat
     stored.sync()
     for database in (stored, local):
         assert database.next_number("", 0) == 1_234_568
-        assert database.next_number("cam", 9) == (10 if database is stored else 1_234_569)
+        assert database.next_number("cam", 9) == (122 if database is stored else 1_234_569)
         assert database.next_number("cam", 77) == 1_234_569  # 76 isn't there: look everywhere
         assert database.next_number("nobody", 0) == 0
         for number in (0, 1, 8, 130, 99_999, 100_003, 100_004, 200_000, 9_999_999):
@@ -318,17 +318,22 @@ def test_a_url_that_makes_no_sense(data: Path, url: str) -> None:
     ("changed", "said"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "hush"}, "SignatureDoesNotMatch|AccessDenied"),
-        ({"AWS_ACCESS_KEY_ID": ""}, "[Cc]redentials"),
         ({"PIPELINE_DATA": "s3://nosuchbucket/x"}, "NoSuchBucket"),
+        ({"AWS_ACCESS_KEY_ID": ""}, "[Cc]redentials"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "[Cc]redentials"),
+        ({"AWS_ENDPOINT_URL": "localhost:9"}, "[Ii]nvalid endpoint"),
+        ({"AWS_MAX_ATTEMPTS": "many"}, "many"),
+        ({"AWS_RETRY_MODE": "often"}, "often"),
     ],
 )
 def test_a_store_that_refuses_us(
     stored: StoredPipeline, changed: dict[str, str], said: str
 ) -> None:
-    """One line says why, and the program ends with 1."""
+    """One line says why, and the program ends: with 2 if it is a setting that makes no sense."""
+    is_setting = said not in ("SignatureDoesNotMatch|AccessDenied", "NoSuchBucket")
     for name in ("image_receiving.py", "image_analysis.py", "image_event_alert.py"):
         program = stored.start(name, **changed)
-        assert program.ends(20) == 1
+        assert program.ends(20) == (2 if is_setting else 1)
         (line,) = program.lines
         assert "cannot use s3://" in line
         assert "hush" not in line

@@ -116,6 +116,20 @@ def test_messages_of_the_fixed_fields_only_that_come_twice(pipeline: Pipeline) -
     assert pipeline.ids("alerts") == ["00003"]
 
 
+def test_messages_of_the_fixed_fields_only_twice_in_one_batch(pipeline: Pipeline) -> None:
+    """Another program's messages that wait twice for a stage cause one event, and one alert."""
+    pipeline.start("image_analysis.py").says("Kafka at")
+    pipeline.wait_for_topics()
+    pipeline.started[-1].stop()
+    put_images_by_hand(pipeline)
+    send_again(pipeline, pipeline.records("images"))
+    pipeline.start("image_analysis.py").says("00003  came twice")
+    send_again(pipeline, pipeline.records("image-events"))
+    pipeline.start("image_event_alert.py").says("00003  came twice")
+    assert pipeline.ids("image-events") == ["00003", "00003"]  # the second one was ours
+    assert pipeline.ids("alerts") == ["00003"]
+
+
 def swap(path: Path) -> None:
     """Put another picture in the place of this one."""
     Image.new("RGB", (40, 30), "red").save(path)
