@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from conftest import HERE, Pipeline, delete_topics
+from conftest import HERE, Pipeline, delete_topics, until
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -27,6 +27,7 @@ from kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from kafka.errors import KafkaError
 
 import embedded_kafka
 
@@ -171,6 +172,21 @@ class Secured:
         for kind, name, operations in RIGHTS[program]:
             self.allow(program, kind, name, *operations)
 
+    def lets_in(self) -> bool:
+        """Whether a login succeeds."""
+        try:
+            KafkaAdminClient(
+                bootstrap_servers=f"localhost:{self.ports['SASL']}",
+                security_protocol="SASL_SSL",
+                sasl_mechanism="SCRAM-SHA-512",
+                sasl_plain_username="image_receiving",
+                sasl_plain_password=PASSWORD,
+                ssl_cafile=str(self.directory / "ca.pem"),
+            ).close()
+        except KafkaError:
+            return False
+        return True
+
     def login(self, user: str) -> dict[str, str]:
         """The environment of a program that comes with a password."""
         return {
@@ -202,6 +218,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     secured.certify("client", secured.authority.issue_cert("a@b.org", common_name="camera"))
     for kind in (TOPIC, GROUP, ID):
         secured.allow("camera", kind, "*", "ALL")
+    # The first login to a Kafka that has just started takes seconds: none of ours is to be it.
+    until(secured.lets_in, "the first login")
     yield secured
     secured.admin.close()
     secured.broker.stop()
