@@ -54,12 +54,11 @@ from pipeline.store import (
     Database,
     digest,
 )
-from pipeline.topics import Place, Topics, origin, place, taken
+from pipeline.topics import TAKERS, Place, Topics, origin, place, taken
 
 HERE = Path(__file__).resolve().parent
 SOURCES = ("", "cam1")
 STAGES = 2 * ("image_analysis", "image_event_alert")
-TAKERS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
 LAST = 50  # images of a source that come in quiet, so that no outbox is left at the end
 SETTLE_SECONDS = 180  # for what was received to go all the way
 RUBBISH = (b"", b"rubbish", b"\xff\xfe\x00", b"{}", b"[" * 9999, b'{"image_id": "00003"}')

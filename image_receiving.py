@@ -74,8 +74,10 @@ def receive(
 ) -> int:
     """Receive the images of one source; how many."""
     # A run before this one may have died between storing and publishing: that goes first.
-    outbox.put(outbox.left())
-    outbox.publish()
+    left = outbox.left()
+    if left:
+        outbox.put(left)
+        outbox.publish()
     for message in outbox.settle():
         say(f"{message.image_id}  received by the run before, which was interrupted")
 

@@ -34,12 +34,10 @@ from pipeline.connection import Kafka, Stop
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
 from pipeline.settings import Parser, Settings, matching
 from pipeline.store import digest
-from pipeline.topics import Topics, origin, place, taken
+from pipeline.topics import TAKERS, Topics, origin, place, taken
 
 HERE = Path(__file__).resolve().parent
 COLOURS = {"image_receiving": 36, "image_analysis": 33, "image_event_alert": 35}
-# Which program takes which topic; its group has its name.
-TAKERS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
 
 
 class Program:

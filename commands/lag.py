@@ -10,11 +10,8 @@ from kafka.errors import KafkaError
 
 from pipeline import say
 from pipeline.connection import Kafka, Stop, text
-from pipeline.messages import IMAGE_EVENTS, IMAGES
 from pipeline.settings import Parser
-from pipeline.topics import Topics, taken
-
-TAKERS = {"image_analysis": IMAGES, "image_event_alert": IMAGE_EVENTS}
+from pipeline.topics import TAKERS, Topics, taken
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -25,7 +22,7 @@ def main(arguments: Sequence[str]) -> None:
     with closing:
         try:
             say(f"{'stage':19} {'copies':>6} {'waiting':>9}  oldest")
-            for group, topic in TAKERS.items():
+            for topic, group in TAKERS.items():
                 waiting, since = waiting_in(topics, topic, kafka, group)
                 oldest = f"{max(0, time.time() - since):.1f} s" if waiting else "-"
                 say(f"{group:19} {copies(kafka, group):6} {waiting:9}  {oldest}")

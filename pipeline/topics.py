@@ -9,9 +9,12 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaTimeoutError
 
 from pipeline.connection import Kafka
+from pipeline.messages import IMAGE_EVENTS, IMAGES
 
 Place = tuple[str, int, int]  # topic, partition, offset
 
+# Which program takes which topic; its group has its name.
+TAKERS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
 PATIENCE = 60  # seconds without a record; an open transaction of a dead program ends in 20
 
 
