@@ -23,7 +23,14 @@ from kafka.errors import (
 )
 
 from pipeline import say
-from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES
+from pipeline.messages import (
+    ALERTS,
+    DEAD_LETTERS,
+    IMAGE_EVENTS,
+    IMAGES,
+    IMAGES_WITHOUT_EVENT,
+    NOTIFICATIONS,
+)
 from pipeline.settings import Settings
 
 PARTITIONS = 16
@@ -31,6 +38,8 @@ TOPICS: dict[str, dict[str, str]] = {
     IMAGES: {},
     IMAGE_EVENTS: {},
     ALERTS: {},
+    IMAGES_WITHOUT_EVENT: {},
+    NOTIFICATIONS: {},
     # A record at Kafka's limit of 1 MiB must fit with the headers that we add.
     DEAD_LETTERS: {"max.message.bytes": str(2 * 2**20)},
 }

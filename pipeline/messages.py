@@ -1,13 +1,14 @@
-"""The messages of the three topics: one definition that writes them, checks them and names them.
+"""The messages of the topics: one definition that writes them, checks them and names them.
 
-JSON in UTF-8, with the source as the key, so that each source keeps its order. The fields that
-may be absent are those that a producer other than these stages may not know.
+JSON in UTF-8, with the source as the key, so that each source keeps its order; those of
+`notifications` have the recipient. The fields that may be absent are those that a producer other
+than these stages may not know.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,6 +18,8 @@ from pipeline import Unusable
 IMAGES = "images"
 IMAGE_EVENTS = "image-events"
 ALERTS = "alerts"
+IMAGES_WITHOUT_EVENT = "images-without-event"
+NOTIFICATIONS = "notifications"
 DEAD_LETTERS = "dead-letters"
 
 SOURCE = r"[a-z0-9_]{1,64}"
@@ -31,6 +34,7 @@ Sha256 = Annotated[str, Meta(pattern=rf"^[0-9a-f]{{64}}{END}")]
 Time = Annotated[datetime, Meta(tz=True)]
 Measure = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Recipient = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_-]{{1,64}}{END}")]
 Pixels = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
@@ -49,6 +53,12 @@ class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: Annotated[int, Meta(ge=0, lt=2**53)] | None = None  # bytes
     sha256: Sha256 | None = None
     received: Time | None = None
+    original_name: Path | None = None  # of the file that it was received from
+
+    @property
+    def key(self) -> str:
+        """What keeps its order: the messages of one key are in one partition."""
+        return self.source
 
     def __post_init__(self) -> None:
         if self.image_id != image_id(self.source, self.number):
@@ -58,23 +68,42 @@ class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
             )
 
 
-class _Change(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    event_id: ImageId
-    image_id: ImageId  # of the changed image
-
-    def __post_init__(self) -> None:
-        if self.event_id != self.image_id:
-            raise ValueError(f"event_id {self.event_id!r} is not image_id {self.image_id!r}")
+class _OfImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    image_id: ImageId
 
     @property
     def source(self) -> str:
-        """The source of the changed image."""
+        """The source of the image."""
         return self.image_id.rpartition("-")[0]
 
     @property
     def number(self) -> int:
-        """The number of the changed image."""
+        """The number of the image."""
         return int(self.image_id.rpartition("-")[2])
+
+    @property
+    def key(self) -> str:
+        """What keeps its order: the messages of one key are in one partition."""
+        return self.source
+
+
+class ImageWithoutEvent(_OfImage, frozen=True, kw_only=True, omit_defaults=True):
+    """In `images-without-event`: an image was analysed and is no event, and why."""
+
+    reason: Literal["first image", "same bytes", "same pixels", "below threshold"]
+    previous_image_id: ImageId | None = None
+    block_difference: Measure | None = None
+    threshold: Measure = 0
+    mask_sha256: Sha256 | None = None
+    received: Time | None = None
+
+
+class _Change(_OfImage, frozen=True, kw_only=True, omit_defaults=True):
+    event_id: ImageId  # the id of the changed image
+
+    def __post_init__(self) -> None:
+        if self.event_id != self.image_id:
+            raise ValueError(f"event_id {self.event_id!r} is not image_id {self.image_id!r}")
 
 
 class ImageEvent(_Change, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,10 +114,15 @@ class ImageEvent(_Change, frozen=True, kw_only=True, omit_defaults=True):
     sha256: Sha256 | None = None  # of the description
     difference_path: Path | None = None  # of the difference image
     difference_sha256: Sha256 | None = None
+    image_path: Path | None = None
+    previous_image_path: Path | None = None
     l2_norm: Measure | None = None
     rms: Measure | None = None
     changed_share: Share | None = None  # of the pixels
     box: tuple[Pixels, Pixels, Pixels, Pixels] | None = None  # left, top, right, bottom
+    block_difference: Measure | None = None  # the largest of all blocks of 8 x 8 pixels
+    threshold: Measure = 0  # that it has reached; 0: any difference is an event
+    mask_sha256: Sha256 | None = None  # of the file that says what was ignored
     received: Time | None = None  # when the changed image was
 
     def __post_init__(self) -> None:
@@ -109,9 +143,43 @@ class Alert(_Change, frozen=True, kw_only=True, omit_defaults=True):
     received: Time | None = None  # when the changed image was
 
 
-Message = ReceivedImage | ImageEvent | Alert
-KINDS: dict[str, type[Message]] = {IMAGES: ReceivedImage, IMAGE_EVENTS: ImageEvent, ALERTS: Alert}
-M = TypeVar("M", bound=Message)
+class Notification(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="to tell"):
+    """In `notifications`: a recipient is to be told of an image event."""
+
+    recipient: Recipient
+    event: ImageEvent
+    alert_path: Path
+
+    @property
+    def key(self) -> str:
+        """What keeps its order: the messages of one key are in one partition."""
+        return self.recipient
+
+
+class Told(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="told"):
+    """In `notifications`, behind what it is about: the recipient was told, or could not be."""
+
+    recipient: Recipient
+    offsets: list[Annotated[int, Meta(ge=0)]]  # of the notifications, in this partition
+    event_ids: list[ImageId]
+    outcome: Literal["sent", "given up"]
+    at: Time
+
+    @property
+    def key(self) -> str:
+        """What keeps its order: the messages of one key are in one partition."""
+        return self.recipient
+
+
+OfImage = ReceivedImage | ImageEvent | Alert | ImageWithoutEvent
+Message = OfImage | Notification | Told
+KINDS: dict[str, type[OfImage]] = {
+    IMAGES: ReceivedImage,
+    IMAGE_EVENTS: ImageEvent,
+    ALERTS: Alert,
+    IMAGES_WITHOUT_EVENT: ImageWithoutEvent,
+}
+M = TypeVar("M", bound=OfImage)
 
 
 def parse(value: bytes | None, kind: type[M]) -> M:
@@ -127,7 +195,7 @@ def parse(value: bytes | None, kind: type[M]) -> M:
     return message
 
 
-def paths(values: Iterable[bytes | None], kind: type[M]) -> Iterator[str]:
+def paths(values: Iterable[bytes | None], kind: type[ReceivedImage | ImageEvent]) -> Iterator[str]:
     """The paths in those of the records' values that are messages of this kind."""
     for value in values:
         with suppress(Unusable):
@@ -141,10 +209,11 @@ def dump(message: Message) -> bytes:
 
 def schema() -> dict[str, object]:
     """The JSON Schema of the messages, by topic."""
-    kinds, definitions = msgspec.json.schema_components(KINDS.values())
+    topics = {**KINDS, NOTIFICATIONS: Notification | Told}
+    kinds, definitions = msgspec.json.schema_components(topics.values())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The messages of the mock image pipeline, by topic",
-        "properties": dict(zip(KINDS, kinds, strict=True)),
+        "properties": dict(zip(topics, kinds, strict=True)),
         "$defs": definitions,
     }

@@ -12,7 +12,7 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline import Unusable
-from pipeline.messages import KINDS, Alert, ImageEvent, ReceivedImage, parse
+from pipeline.messages import KINDS, ImageEvent, OfImage, ReceivedImage, parse
 from pipeline.topics import Topics
 
 CAUSE = "cause"
@@ -57,7 +57,7 @@ class Repeats:
         self._note(message)
         return not is_new and cause(record) in self._answered
 
-    def _note(self, message: ReceivedImage | ImageEvent | Alert) -> None:
+    def _note(self, message: OfImage) -> None:
         newest = self._newest.get(message.source, 0)
         self._newest[message.source] = max(newest, message.number)
 

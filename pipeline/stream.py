@@ -319,7 +319,7 @@ def transact(
 
 def outgoing_message(topic: str, message: Message) -> dict[str, Any]:
     """A message as kafka-python sends it; the key keeps each source in order."""
-    return {"topic": topic, "key": message.source.encode(), "value": dump(message)}
+    return {"topic": topic, "key": message.key.encode(), "value": dump(message)}
 
 
 def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:

@@ -27,7 +27,10 @@ import embedded_kafka
 from pipeline.store import Database
 
 HERE = Path(__file__).resolve().parents[1]
-TOPICS = ("images", "image-events", "alerts", "dead-letters")
+TOPICS = (
+    *("images", "image-events", "alerts", "images-without-event", "notifications"),
+    "dead-letters",
+)
 IMAGE = "pipeline_image"
 IS_ROOT = sys.platform == "linux" and os.getuid() == 0 and bool(shutil.which("ip"))
 

@@ -46,7 +46,10 @@ LISTENERS = {
 PROGRAMS = ("image_event_alert", "image_analysis", "image_receiving")
 # What each program needs, as the README says it; a group's or transactional id's name is a prefix.
 TOPIC, GROUP, ID = ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID
-TOPICS = ("images", "image-events", "alerts", "dead-letters")
+TOPICS = (
+    *("images", "image-events", "alerts", "images-without-event", "notifications"),
+    "dead-letters",
+)
 RIGHTS: dict[str, list[tuple[ResourceType, str, tuple[str, ...]]]] = {
     "image_receiving": [
         *((TOPIC, topic, ("DESCRIBE", "CREATE")) for topic in TOPICS),
