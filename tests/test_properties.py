@@ -51,7 +51,7 @@ def value_of(rule: dict[str, Any]) -> st.SearchStrategy[object]:
         "array": lambda: st.tuples(*map(value_of, rule["prefixItems"])).map(list),
         "string": lambda: st.from_regex(rule["pattern"], alphabet=st.characters(codec="utf-8")),
     }
-    return made[rule["type"]]()
+    return st.sampled_from(rule["enum"]) if "enum" in rule else made[rule["type"]]()
 
 
 @st.composite
