@@ -15,9 +15,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/kafka \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-COPY requirements-s3.txt /opt/
+COPY requirements-s3.txt requirements-fits.txt /opt/
 RUN python3 -m venv /opt/venv \
-    && pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /opt/requirements-s3.txt
+    && pip install --no-cache-dir --disable-pip-version-check --require-hashes \
+        -r /opt/requirements-s3.txt -r /opt/requirements-fits.txt
 COPY embedded_kafka /opt/kafka/embedded_kafka
 RUN python -c "import embedded_kafka; embedded_kafka.fetch_jars()" && chmod -R a+rX /opt/cache
 
@@ -28,7 +29,7 @@ RUN chown pipeline /pipeline
 USER pipeline
 WORKDIR /pipeline
 
-EXPOSE 9092
+EXPOSE 8000 9092
 HEALTHCHECK --interval=5s --timeout=10s --start-period=30s \
     CMD ["python", "-c", "import kafka; kafka.KafkaAdminClient(bootstrap_servers='localhost:9092').close()"]
 # -P: the broker that was built in, whatever is mounted over /pipeline.

@@ -3,8 +3,11 @@
 # all that is missing. run_pipeline.py is what it runs; --help says more.
 set -eu
 here=$(dirname -- "$(readlink -f -- "$0")")
+requirements=requirements.txt
 case "${PIPELINE_DATA-} $*" in
-    *s3://*) requirements=requirements-s3.txt ;;
-    *) requirements=requirements.txt ;;
+    *s3://*) requirements=$requirements,requirements-s3.txt ;;
+esac
+case "$*" in
+    *--from*) requirements=$requirements,requirements-fits.txt ;; # there may be FITS files
 esac
 exec "$here/tools/python.sh" "$here/tools/in_venv.py" "$requirements" "$here/run_pipeline.py" "$@"

@@ -32,6 +32,7 @@ TOPICS = (
     "dead-letters",
 )
 IMAGE = "pipeline_image"
+CHROMIUM = shutil.which("chromium")
 IS_ROOT = sys.platform == "linux" and os.getuid() == 0 and bool(shutil.which("ip"))
 
 
@@ -59,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BROKER] = chosen
     config.stash[WHY] = why
     config.addinivalue_line("markers", "docker: needs a Docker engine; runs with --broker=docker")
+    config.addinivalue_line("markers", "browser: looks at pages; runs where there is a chromium")
     config.addinivalue_line(
         "markers", "root: makes file systems and networks; runs as root on Linux"
     )
@@ -72,13 +74,19 @@ def pytest_report_header(config: pytest.Config) -> str:
     header = f"Kafka: {config.stash[BROKER]} ({config.stash[WHY]})"
     if config.stash[BROKER] != "docker":
         header += "; the tests of the container are left out, --broker=docker runs them"
+    if not CHROMIUM:
+        header += "; the tests of pages are left out, an installed chromium runs them"
     if not IS_ROOT:
         header += "; the tests of full disks and cut networks are left out, root runs them"
     return header
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    can = {"docker": config.stash[BROKER] == "docker", "root": IS_ROOT}
+    can = {
+        "docker": config.stash[BROKER] == "docker",
+        "browser": bool(CHROMIUM),
+        "root": IS_ROOT,
+    }
     left_out = {marker for marker, is_possible in can.items() if not is_possible}
     out = [item for item in items if any(map(item.get_closest_marker, left_out))]
     config.hook.pytest_deselected(items=out)

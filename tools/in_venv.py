@@ -1,6 +1,6 @@
-"""Make .venv from a requirements file, where that is still to do, and become a program in it.
+"""Make .venv from requirements files, where that is still to do, and become a program in it.
 
-    python3 tools/in_venv.py requirements.txt run_pipeline.py [arguments]
+    python3 tools/in_venv.py requirements.txt,requirements-s3.txt run_pipeline.py [arguments]
 
 For Python's standard library alone: nothing is installed yet when this runs.
 """
@@ -67,7 +67,8 @@ def main() -> None:
     try:
         with (HERE / ".venv.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            install(HERE / requirements)
+            for name in requirements.split(","):
+                install(HERE / name)
     except (OSError, subprocess.SubprocessError) as error:
         sys.exit(f"cannot make {VENV}: {error}; make room and make {HERE} writable")
     except KeyboardInterrupt:
