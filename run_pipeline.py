@@ -1,9 +1,14 @@
 """Run the whole pipeline once: the three programs as processes, until each image went all the way.
 
-    ./run_pipeline.sh [--copies N] [options of image_receiving.py: --count 100, --sources 8, ...]
+    ./run_pipeline.sh [--view [PORT]] [--copies N] [options of the programs]
     ./run_pipeline.sh --chaos [--seed N] [--count N]    (kill everything, count everything)
 
---copies says how many of each stage run; those that find no partition to take wait in reserve.
+--view     also runs the viewer, at http://localhost:8000 or another PORT; all stays until Ctrl-C,
+           so that what you receive in another terminal is seen, too
+--copies   how many of each stage; those that find no partition to take wait in reserve
+--threshold, --mask  are for image_analysis.py, whose --help says what they are
+--recipients         is for image_event_alert.py
+all others           are for image_receiving.py: --count 100, --sources 8, --from PATH, ...
 
 Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names; without it, an embedded one is started, which
 keeps its topics in .kafka beside the image_* directories, or beside this program where these are in
@@ -18,8 +23,10 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from itertools import chain
 from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
@@ -32,16 +39,25 @@ import image_receiving
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
-from pipeline.settings import Parser, Settings, matching
+from pipeline.settings import PORT, Parser, Settings, matching
 from pipeline.store import digest
 from pipeline.topics import TAKERS, Topics, origin, place, taken
 
 HERE = Path(__file__).resolve().parent
-COLOURS = {"image_receiving": 36, "image_analysis": 33, "image_event_alert": 35}
+COLOURS = {
+    "image_receiving": 36,
+    "image_analysis": 33,
+    "image_event_alert": 35,
+    "image_event_viewer": 32,
+}
+STAGE_OPTIONS = {  # by the stage that they are for
+    "image_analysis": ("--threshold", "--mask"),
+    "image_event_alert": ("--recipients",),
+}
 
 
 class Program:
-    """One of the three programs, its lines on our terminal behind its name."""
+    """One of our programs, its lines on our terminal behind its name."""
 
     def __init__(self, name: str, arguments: Sequence[str] = (), copy: int | None = None) -> None:
         """`copy` is which of several."""
@@ -61,7 +77,7 @@ class Program:
         self._reader.start()
 
     def _read(self) -> None:
-        label = f"{self.name:17} |"
+        label = f"{self.name:18} |"
         if sys.stdout.isatty():
             label = f"\033[{self._colour}m{label}\033[0m"
         for line in self.process.stdout or ():
@@ -177,6 +193,10 @@ def main() -> None:
     parser = Parser("Run the whole pipeline once.")
     copies = matching("[1-9][0-9]?", "a whole number from 1 to 99")
     parser.add_argument("--copies", type=copies, default="1", help="of each stage; default: 1")
+    port = matching(PORT, "a port")
+    parser.add_argument("--view", type=port, nargs="?", const="8000", help="run the viewer along")
+    for name in chain(*STAGE_OPTIONS.values()):
+        parser.add_argument(name)
     options, arguments = parser.parse_known_args()
     settings = parser.settings(options)
     image_receiving.read_arguments(arguments)
@@ -194,7 +214,7 @@ def main() -> None:
             closing.callback(broker.stop)
             settings = dataclasses.replace(settings, bootstrap_servers=broker.bootstrap_servers)
             say(f"run_pipeline: embedded Kafka, topics in {topics}")
-        status = run(settings, int(options.copies), arguments, broker, closing)
+        status = run(settings, options, arguments, broker, closing)
     sys.exit(status)
 
 
@@ -207,12 +227,15 @@ def topics_of(data: Path | str) -> Path:
 
 def run(
     settings: Settings,
-    copies: int,
+    options: Namespace,
     arguments: Sequence[str],
     broker: embedded_kafka.Broker | None,
     closing: ExitStack,
 ) -> int:
-    """Run the programs until they are done or one fails; the exit status."""
+    """Run the programs until they are done or one fails; the exit status.
+
+    `arguments` are for image_receiving.py.
+    """
     stop = Stop(status=130, seconds=20)
     kafka = Kafka(settings, stop)
     ledger, closing_ledger = kafka.connect(lambda inner: Ledger(kafka, inner))
@@ -222,33 +245,63 @@ def run(
     os.environ["KAFKA_WAIT"] = f"{settings.kafka_wait:f}"
     programs: list[Program] = []
     closing.callback(stop_all, programs)
-    for number in range(1, copies + 1):
-        copy = number if copies > 1 else None
-        programs += [Program(name, copy=copy) for name in ("image_event_alert", "image_analysis")]
+    for name, arguments_of_it, copy in asked_for(options):
+        programs.append(Program(name, arguments_of_it, copy))
     receiving = Program("image_receiving", arguments)
     programs.append(receiving)
     is_done = False
     while not is_done and not stop:
-        for program in programs:
-            status = program.process.poll()
-            if status or (status == 0 and program is not receiving):
-                say(f"run_pipeline: {program.name} ended with status {status}; stopping")
-                return status if status > 0 else 1
-        if broker and broker.process.poll() is not None:
-            say(f"run_pipeline: Kafka ended; {topics_of(settings.data)}/kafka.log may say why")
-            return 1
+        if status := failure(programs, receiving, broker, settings):
+            return status
         with suppress(KafkaError):  # the programs say it when Kafka is away, and give up in time
             ledger.read()
             is_done = receiving.process.poll() == 0 and ledger.is_settled()
     if not is_done:
         say("run_pipeline: stopping; the next run goes on from here")
         return stop.status
-    stop_all(programs)
+    if not options.view:
+        stop_all(programs)
     table, is_complete = ledger.summary()
     say(f"\n{table}\n")
     if not is_complete:
         say("run_pipeline: not every image went all the way; the lines above say which and why")
+    if options.view:
+        say(f"run_pipeline: the viewer is at http://localhost:{options.view}; Ctrl-C ends all")
+    while options.view and not stop:
+        if status := failure(programs, receiving, broker, settings):
+            return status
+        stop.wait(1)
     return 0 if is_complete else 1
+
+
+def asked_for(options: Namespace) -> Iterator[tuple[str, Sequence[str], int | None]]:
+    """What runs beside receiving: the program, its arguments, and which of several it is."""
+    copies = int(options.copies)
+    for number in range(1, copies + 1):
+        for stage, names in STAGE_OPTIONS.items():
+            given = {name: getattr(options, name.strip("-")) for name in names}
+            told = [text for one, value in given.items() if value for text in (one, value)]
+            yield stage, told, number if copies > 1 else None
+    if options.view:
+        yield "image_event_viewer", ["--port", options.view], None
+
+
+def failure(
+    programs: Sequence[Program],
+    receiving: Program,
+    broker: embedded_kafka.Broker | None,
+    settings: Settings,
+) -> int:
+    """The exit status if one has ended that must not have; 0 if all is well."""
+    for program in programs:
+        status = program.process.poll()
+        if status or (status == 0 and program is not receiving):
+            say(f"run_pipeline: {program.name} ended with status {status}; stopping")
+            return status if status > 0 else 1
+    if broker and broker.process.poll() is not None:
+        say(f"run_pipeline: Kafka ended; {topics_of(settings.data)}/kafka.log may say why")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
