@@ -213,7 +213,8 @@ def main() -> None:
                 sys.exit(130)
             closing.callback(broker.stop)
             settings = dataclasses.replace(settings, bootstrap_servers=broker.bootstrap_servers)
-            say(f"run_pipeline: embedded Kafka, topics in {topics}")
+            where = settings.bootstrap_servers
+            say(f"run_pipeline: embedded Kafka at {where}, topics in {topics}")
         status = run(settings, options, arguments, broker, closing)
     sys.exit(status)
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from conftest import Pipeline, clone_to, docker, until
@@ -28,6 +29,8 @@ class Composed(Pipeline):
         super().__init__(clone, ",".join(f"localhost:{port}" for port in ports(first)))
         self.environment["COMPOSE_PROJECT_NAME"] = PROJECT
         self.environment["KAFKA_PORTS"] = str(first)
+        self.viewer = embedded_kafka.free_port()
+        self.environment["VIEWER_PORT"] = str(self.viewer)
         if subprocess.run(
             ["docker", "buildx", "version"], capture_output=True, check=False
         ).returncode:
@@ -106,6 +109,8 @@ def test_four_copies_on_three_brokers(composed: Composed) -> None:
     alerts = [f"image_event_alert_{name}.txt" for name in events]
     assert composed.files("image_event_alerts") == [".gitkeep", *alerts]
     assert "Traceback" not in str(up)
+    with urlopen(f"http://localhost:{composed.viewer}/events/cam8-00003") as page:
+        assert page.status == 200
 
     up.process.send_signal(signal.SIGINT)
     assert up.ends(60) in (0, 130), up

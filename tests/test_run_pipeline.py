@@ -6,10 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from conftest import HERE, Pipeline, Program, clone_to, until
+
+from embedded_kafka import free_port
 
 
 @pytest.fixture
@@ -53,6 +58,30 @@ def test_the_whole_pipeline_twice(alone: Pipeline) -> None:
     assert alone.files("image_event_alerts") == [
         f"image_event_alert_{name}.txt" for name in ("00003", "00007", "00011")
     ]
+
+
+def test_with_the_viewer(alone: Pipeline) -> None:
+    """--view shows what happens, also what another terminal receives later; Ctrl-C ends with 0."""
+    port = str(free_port())
+    program = alone.start(str(HERE / "run_pipeline.sh"), "--view", port, "--count", "4")
+    where = program.says("embedded Kafka at ").split()[4].strip(",")
+    program.says(f"the viewer is at http://localhost:{port}; Ctrl-C ends all", 60)
+    assert table(program)["alerts"] == "1"
+
+    def shows(path: str) -> bool:
+        with suppress(HTTPError), urlopen(f"http://localhost:{port}{path}") as answer:
+            return bool(answer.status == 200)
+        return False
+
+    until(lambda: shows("/events/00003"), "the first event's page")
+    assert not shows("/events/00007")
+    later = alone.start("image_receiving.py", "--count", "4", KAFKA_BOOTSTRAP_SERVERS=where)
+    assert later.ends() == 0, later
+    until(lambda: shows("/events/00007"), "the second event's page")
+    assert program.process.poll() is None
+    program.process.send_signal(signal.SIGINT)
+    assert program.ends(20) == 0, program
+    assert "Traceback" not in str(program)
 
 
 def test_with_a_kafka_of_ones_own(pipeline: Pipeline) -> None:
