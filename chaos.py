@@ -245,7 +245,7 @@ class Chaos:
 
     def _stored(self, source: str) -> int:
         """How many images of the source are stored."""
-        return self.databases[IMAGE_DATABASE].next_number(source, known=0)
+        return self.databases[IMAGE_DATABASE].last(source, known=0)[0] + 1
 
     def _send(self, topic: str, value: bytes | None, key: bytes | None, headers: Any) -> Place:
         producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap_servers)

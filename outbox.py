@@ -9,10 +9,12 @@ One batch is on its way to Kafka while the next one is being stored: the outbox 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from itertools import takewhile
+from typing import Any
 
 import msgspec
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -20,9 +22,15 @@ from kafka.errors import KafkaError
 
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, text
-from pipeline.messages import IMAGES, ReceivedImage, dump
+from pipeline.messages import DEAD_LETTERS, IMAGES, ReceivedImage, dump
 from pipeline.store import IMAGE_DATABASE, Database, digest
-from pipeline.stream import outgoing_message, transact, transactional_producer
+from pipeline.stream import (
+    ABOUT,
+    outgoing_message,
+    printable,
+    transact,
+    transactional_producer,
+)
 
 MARKER = TopicPartition(IMAGES, 0)  # any partition would do
 Batch = Sequence[ReceivedImage]
@@ -33,8 +41,8 @@ class Outbox:
 
     def __init__(self, kafka: Kafka, images: Database, name: str) -> None:
         self.stop = kafka.stop
+        self.name = name
         self._images = images
-        self._name = name
         self._path = f"{IMAGE_DATABASE}/.{name}.json"
         self._kafka = kafka
         self._closing = ExitStack()
@@ -87,6 +95,23 @@ class Outbox:
         sending, self._sending = self._sending, None
         return sending.result() if sending else ()
 
+    def set_aside(self, source: str, path: str, reason: Unusable) -> None:
+        """Send a dead letter of a file that can't be used; return once Kafka has it."""
+        letter = {
+            "topic": DEAD_LETTERS,
+            "key": source.encode(),
+            "value": path.encode(errors="backslashreplace"),
+            "headers": [
+                (f"{ABOUT}stage", b"image_receiving"),
+                (f"{ABOUT}exception.class.name", type(reason).__name__.encode()),
+                (f"{ABOUT}exception.message", printable(str(reason)).encode()),
+                (f"{ABOUT}time", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}".encode()),
+            ],
+        }
+        # Behind the batch that is on its way. A try that Kafka has, and didn't tell us of, is twice
+        # there: of a file that was set aside, that does no harm.
+        self._thread.submit(self._send_letter, letter).result()
+
     def close(self) -> None:
         """Forget what has been published, and leave Kafka."""
         self._images.remove(self._path)
@@ -101,17 +126,29 @@ class Outbox:
         pause = 0.125
         while self._marked != mark:
             if self._marked != marked_before:
-                sys.exit(f"another {self._name} publishes, on another machine; this one ends")
+                sys.exit(f"another {self.name} publishes, on another machine; this one ends")
             try:
-                transact(self._producer, outgoing, marker, self._name)
+                transact(self._producer, outgoing, marker, self.name)
                 self._marked = mark
             except KafkaError as error:
-                self._kafka.end_if_forbidden(error)
-                say(f"Kafka did not commit: {text(error)}; trying again")
-                self.stop.wait(pause)
-                pause = min(2 * pause, 10)
-                self._connect()
+                pause = self._connect_again(error, pause)
         return messages
+
+    def _send_letter(self, letter: Mapping[str, Any]) -> None:
+        pause = 0.125
+        while True:
+            try:
+                return transact(self._producer, [letter])
+            except KafkaError as error:
+                pause = self._connect_again(error, pause)
+
+    def _connect_again(self, error: KafkaError, pause: float) -> float:
+        """After so many seconds; returns how many it is to be the next time."""
+        self._kafka.end_if_forbidden(error)
+        say(f"Kafka did not commit: {text(error)}; trying again")
+        self.stop.wait(pause)
+        self._connect()
+        return min(2 * pause, 10)
 
     def _is_stored(self, message: ReceivedImage) -> bool:
         try:
@@ -127,8 +164,8 @@ class Outbox:
 
     def _make(self, closing: ExitStack) -> tuple[KafkaProducer, int, str]:
         # From here on nothing that had this name before can publish, so what is last stays so.
-        producer = transactional_producer(self._kafka, self._name, closing)
-        consumer = KafkaConsumer(**self._kafka.options, group_id=self._name)
+        producer = transactional_producer(self._kafka, self.name, closing)
+        consumer = KafkaConsumer(**self._kafka.options, group_id=self.name)
         try:
             marker = consumer.committed(MARKER, metadata=True, timeout_ms=10_000)
         finally:

@@ -1,11 +1,11 @@
 """Audit: prove that images, image events, alerts and their messages agree, and mend what can be.
 
 What must be there is worked out anew: the messages in `images` say which images there are, and the
-stages' own functions say what comes of them. It is safe beside running stages: what they haven't
+stages' own functions say what comes of them, by the threshold and mask that an event, or a line in
+`images-without-event`, says it was decided by. It is safe beside running stages: what they haven't
 taken yet is waiting, not lost.
 """
 
-import re
 import sys
 import time
 from collections import defaultdict
@@ -22,7 +22,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
 from comparison import compare
-from image_analysis import event_of, take
+from image_analysis import Rule, add_rule, event_of, read_rule, take
 from image_event_alert import alert_of
 from pipeline import Unusable, moment, say
 from pipeline.connection import TOPICS, Kafka, Stop, text
@@ -31,11 +31,12 @@ from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
     IMAGE_EVENTS,
-    IMAGE_ID,
     IMAGES,
+    IMAGES_WITHOUT_EVENT,
     KINDS,
     Alert,
     ImageEvent,
+    ImageWithoutEvent,
     Message,
     ReceivedImage,
     dump,
@@ -44,6 +45,7 @@ from pipeline.messages import (
 from pipeline.repeats import CAUSE, cause
 from pipeline.settings import Parser, Settings
 from pipeline.store import (
+    IMAGE,
     IMAGE_DATABASE,
     IMAGE_EVENT_ALERTS,
     IMAGE_EVENT_DATABASE,
@@ -69,13 +71,15 @@ class Item:
 class Audit:
     """What there is, what must be, and what was found to be wrong."""
 
-    def __init__(self, settings: Settings, kafka: Kafka, topics: Topics, repair: bool) -> None:
-        self.counts = dict.fromkeys(
-            ("images", "true changes", "events", "alerts", "set aside", "waiting", "repeats"), 0
-        )
+    def __init__(
+        self, settings: Settings, kafka: Kafka, topics: Topics, rule: Rule, repair: bool
+    ) -> None:
+        names = ("images", "true changes", "events", "alerts", "set aside", "waiting", "repeats")
+        self.counts = dict.fromkeys((*names, "other masks"), 0)
         self.faults: dict[str, list[str]] = {"lost": [], "twice": [], "wrong": []}
         self.mended: list[str] = []
         self.outgoing: list[dict[str, Any]] = []
+        self._rule = rule  # of what nothing says how it was decided
         self._repair = repair
         copy = Copy("audit") if repair else None
         self._databases = [Database(settings.data, name, copy) for name in DIRECTORIES]
@@ -97,7 +101,7 @@ class Audit:
         # What is caused before what causes it, which goes on meanwhile.
         self._records = {
             topic: list(topics.read(beginnings[topic], topics.ends(topic)))
-            for topic in (ALERTS, IMAGE_EVENTS, IMAGES, DEAD_LETTERS)
+            for topic in (ALERTS, IMAGE_EVENTS, IMAGES_WITHOUT_EVENT, IMAGES, DEAD_LETTERS)
         }
         self._has_expired = any(beginnings[IMAGES].values())
         self._set_aside = {origin(record) for record in self._records[DEAD_LETTERS]}
@@ -115,6 +119,8 @@ class Audit:
         self._check_alerts(events)
         self._check_reasons()
         self._check_files()
+        if self.counts["other masks"]:
+            say("other masks: images decided by a mask that isn't --mask's are not judged")
 
     def _outbox(self) -> Iterator[ReceivedImage]:
         """What `image_receiving.py` has in hand."""
@@ -163,8 +169,9 @@ class Audit:
             twin = paths.get(item.message.sha256)
             self._fault("lost", str(why), self._copying(twin, item) if twin else None)
         for path in self._listed:
-            match = re.fullmatch(rf"{IMAGE_DATABASE}/({IMAGE_ID})\.jpg", path)
-            if match and path not in self._known:
+            directory, _, name = path.partition("/")
+            match = IMAGE.fullmatch(name)
+            if match and directory == IMAGE_DATABASE and path not in self._known:
                 self._known.add(path)
                 source, _, number = match[1].rpartition("-")
                 if path in self._in_outbox:
@@ -176,6 +183,7 @@ class Audit:
     def _check_events(self, items: dict[int, Item]) -> Iterator[tuple[ImageEvent, ConsumerRecord]]:
         """Each true change's event, in the order of a source; the events that there are."""
         published = self._by_cause(IMAGE_EVENTS)
+        decided = self._by_cause(IMAGES_WITHOUT_EVENT)
         before: Item | None = None
         for _, item in sorted(items.items()):
             state = self._state(item.records)
@@ -190,7 +198,11 @@ class Audit:
                 continue
             records = published.get(cause(item.records[0]), [])
             event = parse(records[0].value, ImageEvent) if records else None
-            changed = self._change(before, item, event)
+            without = [
+                parse(one.value, ImageWithoutEvent)
+                for one in decided.get(cause(item.records[0]), [])[-1:]
+            ]
+            changed = self._change(before, item, event or next(iter(without), None))
             before = item
             for record in records[1:]:
                 self._fault("twice", f"{_where(record)}: the event of {item.message.image_id}")
@@ -204,26 +216,41 @@ class Audit:
                 yield event, records[0]
 
     def _change(
-        self, before: Item | None, item: Item, event: ImageEvent | None
+        self, before: Item | None, item: Item, found: ImageEvent | ImageWithoutEvent | None
     ) -> tuple[ImageEvent, dict[str, bytes]] | tuple[()] | None:
         """The event that must be and its files; nothing if none must be; None if nobody knows."""
         if before is None:
             return ()
-        if event and event.previous_image_id != before.message.image_id:
+        if found and found.previous_image_id != before.message.image_id:
             return None  # the one between was set aside then, and has come back since
         sums = {before.message.sha256, item.message.sha256}
         if len(sums) == 1 and None not in sums:
             return ()
         if not (before.is_whole and item.is_whole):
             return None
+        return self._event(before, item, found)
+
+    def _event(
+        self, before: Item, item: Item, found: ImageEvent | ImageWithoutEvent | None
+    ) -> tuple[ImageEvent, dict[str, bytes]] | tuple[()] | None:
+        """As `_change`, of two images that are there."""
+        rule = self._rule
+        if found:
+            if found.mask_sha256 not in (None, rule.mask_sha256):
+                self.counts["other masks"] += 1
+                return None
+            mask = rule.mask if found.mask_sha256 else None
+            rule = Rule(found.threshold, mask, found.mask_sha256)
         try:
             previous, image = (take(self._images, one.message) for one in (before, item))
-            change = compare(previous.pixels, image.pixels)
+            change = compare(previous.pixels, image.pixels, rule.mask)
         except Unusable as reason:
             self._fault("wrong", f"{reason}, and was not set aside")
             return None
-        when = moment(item.records[0].timestamp / 1000)
-        return event_of(previous, image, change, item.message.received or when) if change else ()
+        if change is None or change.block_difference < rule.threshold:
+            return ()
+        when = item.message.received or moment(item.records[0].timestamp / 1000)
+        return event_of(previous, image, change, when, rule)
 
     def _check_event(
         self,
@@ -406,8 +433,10 @@ def main(arguments: Sequence[str]) -> None:
         action="store_true",
         help="make lost files again from the images, send lost messages",
     )
+    add_rule(parser)
     options = parser.parse_args(arguments)
     settings = parser.settings(options)
+    rule = read_rule(parser, options)
     kafka = Kafka(settings, Stop(status=1))
 
     def make(closing: ExitStack) -> tuple[Topics, KafkaProducer | None]:
@@ -418,7 +447,7 @@ def main(arguments: Sequence[str]) -> None:
     (topics, producer), closing = kafka.connect(make)
     with closing:
         try:
-            audit = Audit(settings, kafka, topics, options.repair)
+            audit = Audit(settings, kafka, topics, rule, options.repair)
             audit.run()
             if producer and audit.outgoing:
                 transact(producer, audit.outgoing)

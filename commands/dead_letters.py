@@ -11,13 +11,13 @@ from kafka.errors import KafkaError
 
 from pipeline import moment, say
 from pipeline.connection import Kafka, Stop, text
-from pipeline.messages import DEAD_LETTERS, IMAGE_EVENTS, IMAGES
+from pipeline.messages import DEAD_LETTERS, IMAGE_EVENTS, IMAGES, NOTIFICATIONS
 from pipeline.settings import Parser
 from pipeline.stream import ABOUT, printable, transact, transactional_producer
 from pipeline.topics import Topics
 
 SENT_BACK = "dead-letter"  # header of a record that was sent back: which dead letter it was
-TAKEN = (IMAGES, IMAGE_EVENTS)  # the topics that stages take
+TAKEN = (IMAGES, IMAGE_EVENTS, NOTIFICATIONS)  # the topics that stages take
 
 
 class Letter:
@@ -35,6 +35,9 @@ class Letter:
     def __str__(self) -> str:
         sent = moment(self.record.timestamp / 1000)
         when = self.about.get("time", f"{sent:%Y-%m-%dT%H:%M:%SZ}")
+        if self.is_file:
+            path = printable((self.record.value or b"").decode(errors="backslashreplace"))
+            return f"{self.id}  {when}  {self.about['stage']}  file {path}  {self.reason}"
         if not self.is_ours:
             return f"{self.id}  {when}  not from our stages"
         where = "{topic}[{partition}] {offset}".format(**self.about)
@@ -52,6 +55,11 @@ class Letter:
         return self.about.get("topic") in TAKEN and {"partition", "offset", "stage"} <= {
             *self.about
         }
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file's path that receiving could not use, and never was a message."""
+        return self.about.get("stage") == "image_receiving" and "topic" not in self.about
 
     def outgoing(self) -> dict[str, Any]:
         """The record that it was, as kafka-python sends it."""
@@ -167,6 +175,8 @@ def send(kafka: Kafka, ids: Sequence[str]) -> None:
             one for one in letters.values() if one.is_ours and one.id not in gone
         ]
         for letter in wanted:
+            if letter.is_file:
+                sys.exit(f"{letter.id} is a file: give the file to image_receiving.py again")
             if not letter.is_ours:
                 sys.exit(f"{letter.id} is not from our stages: nothing says where it belongs")
             if letter.id in gone:

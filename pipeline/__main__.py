@@ -1,17 +1,26 @@
-"""The commands that look after the pipeline: `python -m pipeline COMMAND [options]`.
+"""What looks after the pipeline: python -m pipeline COMMAND [options].
 
-    audit           prove that files, topics and alerts agree; --repair mends what can be
-    clean           empty the mock databases, where they are in an object store
-    dead-letters    list what was set aside, or send chosen ones back after a fix
-    lag             show what waits for each stage
-    schema          print the JSON Schema of the messages
+While it runs:
+    lag             is it keeping up? what waits for each stage, since when, and how many work on it
+    why             what was decided about an image, and by which numbers: why 00004
+    notifications   which recipients were told what, and when; what waits or was given up
 
-COMMAND --help says more.
+When something went wrong:
+    dead-letters    what was set aside and why; once that is mended: dead-letters send --all
+    audit           is all as it must be? images, events, alerts and topics, compared with each
+                    other; --repair makes lost files again and sends lost messages
+
+Seldom:
+    clean           empty the mock databases in an object store (elsewhere ./clean_image_dirs.sh)
+    schema          the JSON Schema of the messages, for programs of your own
+
+COMMAND --help says more. Kafka and the files are found as the programs find them: localhost:9092
+and this directory, unless KAFKA_BOOTSTRAP_SERVERS and PIPELINE_DATA or options say otherwise.
 """
 
 import sys
 
-from commands import audit, clean, dead_letters, lag, schema
+from commands import audit, clean, dead_letters, lag, notifications, schema, why
 from pipeline import say
 
 COMMANDS = {
@@ -19,7 +28,9 @@ COMMANDS = {
     "clean": clean.main,
     "dead-letters": dead_letters.main,
     "lag": lag.main,
+    "notifications": notifications.main,
     "schema": schema.main,
+    "why": why.main,
 }
 
 

@@ -45,7 +45,7 @@ class LocalFiles:
             except OSError as error:
                 if error.errno in PASSING:
                     return
-                sys.exit(f"cannot write to {self.where}: {_reason(error)}; make it writable")
+                sys.exit(f"cannot write to {self.where}: {reason_of(error)}; make it writable")
 
     def has(self, path: str) -> bool:
         """Whether there is a file of this path."""
@@ -72,7 +72,7 @@ class LocalFiles:
         except OSError as error:
             with suppress(OSError):
                 os.unlink(part)
-            raise Passing(f"cannot write {target}: {_reason(error)}") from error
+            raise Passing(f"cannot write {target}: {reason_of(error)}") from error
         return True
 
     def sync(self) -> None:
@@ -87,20 +87,11 @@ class LocalFiles:
     def read(self, path: str) -> bytes:
         """A regular file's bytes; of this directory, links resolved."""
         try:
-            with open(self._locate(path), "rb", opener=_open) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise Unusable(f"{path} is no regular file")
-                if status.st_size > MAX_BYTES:
-                    raise Unusable(f"{path} has {status.st_size} bytes, more than {MAX_BYTES}")
-                content = file.read(status.st_size + 1)
+            return read_whole(self._locate(path), path, os.O_NOFOLLOW)[0]
         except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
             if isinstance(error, OSError) and self._may_pass(error):
-                raise Passing(f"cannot read {path!r}: {_reason(error)}") from error
-            raise Unusable(f"{path!r} can't be read: {_reason(error)}") from error
-        if len(content) != status.st_size:
-            raise Unusable(f"{path} changed while it was read")
-        return content
+                raise Passing(f"cannot read {path!r}: {reason_of(error)}") from error
+            raise Unusable(f"{path!r} can't be read: {reason_of(error)}") from error
 
     def names(self, prefix: str = "") -> list[str]:
         """The names that begin so."""
@@ -141,13 +132,32 @@ def _passing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Passing(f"{what}: {_reason(error)}") from error
+        raise Passing(f"{what}: {reason_of(error)}") from error
 
 
-def _open(path: str, flags: int) -> int:
-    """Open, not waiting for a pipe's other end, nor for where a link leads that has just come."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+def read_whole(file_path: str, name: str, flags: int = 0) -> tuple[bytes, os.stat_result]:
+    """A regular file's bytes, and what it was while they were read.
+
+    It doesn't wait for a pipe's other end; with `O_NOFOLLOW` nor for where a link leads that has
+    just come. Raises `Unusable` of this name, and what opening a file does.
+    """
+
+    def opener(path: str, mode: int) -> int:
+        return os.open(path, mode | os.O_NONBLOCK | flags)
+
+    with open(file_path, "rb", opener=opener) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise Unusable(f"{name} is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise Unusable(f"{name} has {status.st_size} bytes, more than {MAX_BYTES}")
+        content = file.read(status.st_size + 1)
+        has_changed = os.fstat(file.fileno()).st_mtime_ns != status.st_mtime_ns
+    if has_changed or len(content) != status.st_size:
+        raise Unusable(f"{name} changed while it was read")
+    return content, status
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What an error says, without its number and its file."""
     return (isinstance(error, OSError) and error.strerror) or str(error)

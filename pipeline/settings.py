@@ -19,6 +19,8 @@ VARIABLES = {
     "--bootstrap-servers": "KAFKA_BOOTSTRAP_SERVERS",
     "--data": "PIPELINE_DATA",
     "--kafka-wait": "KAFKA_WAIT",
+    "--threshold": "PIPELINE_THRESHOLD",
+    "--mask": "PIPELINE_MASK",
 }
 CHOICES = {
     "KAFKA_SECURITY_PROTOCOL": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
@@ -59,10 +61,21 @@ class Parser(argparse.ArgumentParser):
             ("--data", "DIRECTORY|URL", str(REPOSITORY), directory),
             ("--kafka-wait", "SECONDS", "60", seconds),
         ):
-            variable = VARIABLES[option]
-            value = os.environ.get(variable) or default
-            about = f"default: {variable}, or {default}"
-            self.add_argument(option, default=value, type=check, metavar=metavar, help=about)
+            self.add_setting(option, metavar, default, check)
+
+    def add_setting(
+        self,
+        option: str,
+        metavar: str,
+        default: str | None,
+        check: Callable[[str], str] = str,
+        about: str = "",
+    ) -> None:
+        """An option that the environment can give, too."""
+        variable = VARIABLES[option]
+        value = os.environ.get(variable) or default
+        about += f"default: {variable}, or {default or 'none'}"
+        self.add_argument(option, default=value, type=check, metavar=metavar, help=about)
 
     def error(self, message: str) -> NoReturn:
         """End with 2 and one line, without argparse's usage above it."""

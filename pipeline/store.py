@@ -11,13 +11,17 @@ from typing import Protocol
 from pipeline import Unusable
 from pipeline.copies import Copy
 from pipeline.local_files import LocalFiles
-from pipeline.messages import image_id
+from pipeline.messages import IMAGE_ID, image_id
 from pipeline.patience import patiently
 
 IMAGE_ORIGINAL = "image_original"
 IMAGE_DATABASE = "image_database"
 IMAGE_EVENT_DATABASE = "image_event_database"
 IMAGE_EVENT_ALERTS = "image_event_alerts"
+
+# As images come; the first is the usual one.
+EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff", "fits", "fit", "fts", "gif", "bmp", "webp")
+IMAGE = re.compile(rf"({IMAGE_ID})\.({'|'.join(EXTENSIONS)})")  # an image's file
 
 MOST_WRITING = 32  # files that wait to be written or are being written
 NEAR = 16  # numbers to try one by one before the names are listed
@@ -148,19 +152,29 @@ class Database:
         """Delete a file, if it is there."""
         patiently(self.files.remove)(path)
 
-    def next_number(self, source: str, known: int) -> int:
-        """The number after the source's last image, of which Kafka knows this many.
+    def find(self, name: str) -> str:
+        """Where the image of this id is, whatever its extension; as if a JPEG if it's nowhere."""
+        paths = [image_path(name, one) for one in EXTENSIONS]
+        if self.files.lists_at_once or self.has(paths[0]):
+            return next(filter(self.has, paths), paths[0])
+        there = {f"{self.name}/{one}" for one in self.names(f"{name}.")}
+        return next((one for one in paths if one in there), paths[0])
 
-        An object store's names take long to list, so there only those near `known` are.
+    def last(self, source: str, known: int) -> tuple[int, str]:
+        """The number and the path of the source's last image, of which Kafka knows this many.
+
+        The number is -1 if there is none. An object store's names take long to list, so there only
+        those near `known` are.
         """
+        if known and not self.files.lists_at_once:
+            near = {image_id(source, one)[:-3] for one in (known - 1, known, known + 1000)}
+            found = self._images(source, near)
+            if known - 1 in found:
+                return max(found.items())
         # Names without a source begin with a digit, and others seldom do.
         digits = [""] if self.files.lists_at_once else list("0123456789")
         prefixes = [f"{source}-"] if source else digits
-        path = f"{self.name}/{image_id(source, known - 1)}.jpg"
-        if known and not self.files.lists_at_once and self.has(path):
-            near = {image_id(source, number)[:-3] for number in (known, known + 1000)}
-            return max([known, *(one + 1 for one in self._numbers(source, near))])
-        return max((one + 1 for one in self._numbers(source, prefixes)), default=0)
+        return max(self._images(source, prefixes).items(), default=(-1, ""))
 
     def numbers_before(self, source: str, number: int) -> Iterator[int]:
         """The numbers of the source's images that may be there before this one, the nearest first.
@@ -174,20 +188,27 @@ class Database:
             # Numbers with the same first digits are near, and an object store lists just these.
             first = int(digits[:length].ljust(len(digits), "0")) if length else 0
             prefix = f"{source}-{digits[:length]}" if source else digits[:length]
-            near = self._numbers(source, [prefix])
+            near = self._images(source, [prefix])
             yield from sorted((one for one in near if first <= one < end), reverse=True)
             end = first
 
-    def _numbers(self, source: str, prefixes: Iterable[str]) -> list[int]:
-        """The numbers of the source's images whose names begin so."""
-        name = re.compile(rf"{source}-([0-9]{{5,9}})\.jpg" if source else r"([0-9]{5,9})\.jpg")
-        names = (one for prefix in prefixes for one in self.names(prefix))
-        return [int(match[1]) for match in map(name.fullmatch, names) if match]
+    def _images(self, source: str, prefixes: Iterable[str]) -> dict[int, str]:
+        """The paths of the source's images whose names begin so, by their numbers."""
+        found = {}
+        for one in (IMAGE.fullmatch(name) for prefix in prefixes for name in self.names(prefix)):
+            if one and one[1].rpartition("-")[0] == source:
+                found[int(one[1].rpartition("-")[2])] = f"{self.name}/{one[0]}"
+        return found
 
     @patiently
     def _write(self, path: str, content: bytes, is_new: bool) -> None:
         if not self.files.write(path, content, is_new=is_new):
             sys.exit(f"{path} is there already, by another program; it stays as it is")
+
+
+def image_path(name: str, extension: str = EXTENSIONS[0]) -> str:
+    """Where the image of this id is stored."""
+    return f"{IMAGE_DATABASE}/{name}.{extension}"
 
 
 def digest(content: bytes) -> str:

@@ -42,8 +42,10 @@ ABOUT = "__connect.errors."  # Kafka Connect's names for a dead letter's headers
 EARLIER = 200  # records of a partition to look at before its first batch
 LOOK_SECONDS = 10  # without records, until a copy looks whether its group is well
 
+Polled = Mapping[TopicPartition, list[ConsumerRecord]]
 
-@dataclass(frozen=True)
+
+@dataclass(eq=False)
 class Place:
     """What a copy has while Kafka is there: its membership in the group, and a producer."""
 
@@ -52,6 +54,7 @@ class Place:
     topics: Topics
     repeats: Repeats
     seen: set[tuple[TopicPartition, int]]  # partitions that were taken, each with the generation
+    is_lost: bool = False  # it can't go on here: join again
 
 
 def printable(text: str) -> str:
@@ -62,9 +65,7 @@ def printable(text: str) -> str:
 class Batch:
     """Records to take, and what comes of them, up to the commit."""
 
-    def __init__(
-        self, stage: "Stage", place: Place, polled: Mapping[TopicPartition, list[ConsumerRecord]]
-    ) -> None:
+    def __init__(self, stage: "Stage", place: Place, polled: Polled) -> None:
         self.committed = False
         self._stage = stage
         self._place = place
@@ -118,39 +119,15 @@ class Batch:
             self._error = error
             return True
 
-    def publish(self, record: ConsumerRecord, message: Message) -> None:
+    def publish(self, record: ConsumerRecord, message: Message, topic: str = "") -> None:
         """Send the message that this record causes with the commit."""
-        outgoing = outgoing_message(self._stage.publishes, message)
+        outgoing = outgoing_message(topic or self._stage.publishes, message)
         self._outgoing.append({**outgoing, "headers": [(CAUSE, cause(record))]})
 
     def set_aside(self, record: ConsumerRecord, reason: Unusable) -> None:
         """Send this record to the dead letters with the commit, as it came, and say so."""
-        # kafka-python reads nulls that it can't write: in a header, and both in key and value.
-        came = [(name, value or b"") for name, value in record.headers]
-        key, value = record.key, record.value
-        if value is None and key is None:
-            value = b""
-        parts = [key, key, value, *(part for name, content in came for part in (name, content))]
-        size = sum(map(len, filter(None, parts)))  # the key goes among the headers as well
-        if size > LARGEST:
-            reason = Unusable(f"it takes {size} bytes, too many to keep, and is left where it is")
-            came, key, value = [], None, b""
-        why = printable(str(reason))  # which may quote the message
-        about = {
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "stage": self._stage.name,
-            "exception.class.name": type(reason).__name__,
-            "exception.message": why,
-            "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        }
-        headers = [(f"{ABOUT}{name}", str(value).encode()) for name, value in about.items()]
-        if key is not None:
-            headers.append((f"{ABOUT}key", key))
-        self._outgoing.append(
-            {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": came + headers}
-        )
+        outgoing, why = dead_letter(record, self._stage.name, reason)
+        self._outgoing.append(outgoing)
         self.tell(f"set aside  {record.topic}[{record.partition}] {record.offset}: {why}")
 
     def tell(self, line: str) -> None:
@@ -179,21 +156,42 @@ class Batch:
 class Stage:
     """A program's place in the pipeline: takes a topic's records, shared with its other copies."""
 
-    def __init__(self, settings: Settings, name: str, takes: str, publishes: str) -> None:
+    def __init__(
+        self,
+        settings: Settings | Kafka,
+        name: str,
+        takes: str,
+        publishes: str,
+        *,
+        commits: bool = True,
+    ) -> None:
+        """A second one in the same program shares the first one's way to Kafka.
+
+        Without `commits` it leaves no offsets: a reader of polls knows itself where it is.
+        """
         self.name = name
         self.takes = takes
         self.publishes = publishes
         self.copy = Copy(name)
-        self.kafka = Kafka(settings, Stop())
-        self._failures = 0  # since the last commit
+        self.kafka = settings if isinstance(settings, Kafka) else Kafka(settings, Stop())
+        self._commits = commits
+        self._failures = 0  # since the last records that were dealt with
 
     def batches(self) -> Iterator[Batch]:
         """Batches of records, each from where the last commit ended, until told to stop."""
+        for place, polled in self.polls():
+            if polled:
+                batch = Batch(self, place, polled)
+                yield batch
+                place.is_lost = not batch.committed
+
+    def polls(self) -> Iterator[tuple[Place, Polled]]:
+        """What each poll has found, which may be nothing, twice a second until told to stop."""
         while not self.kafka.stop:
             place, closing = self.kafka.connect(self._join)
             with closing:
                 try:
-                    yield from self._batches(place)
+                    yield from self._polls(place)
                 except KafkaError as error:
                     self.kafka.end_if_forbidden(error)
                     say(f"Kafka: {text(error)}; connecting again")
@@ -218,8 +216,8 @@ class Stage:
         topics = Topics(self.kafka, closing)
         return Place(consumer, producer, topics, Repeats(topics, self.publishes), set())
 
-    def _batches(self, place: Place) -> Iterator[Batch]:
-        """Batches until one isn't committed, or we get none because the group is stuck."""
+    def _polls(self, place: Place) -> Iterator[tuple[Place, Polled]]:
+        """Polls until the place is lost, or finds nothing because the group is stuck."""
         looked = time.monotonic()
         while not self.kafka.stop:
             # kafka-python loses a join to the group for good when a shorter poll interrupts it.
@@ -229,11 +227,10 @@ class Stage:
                 if self._set_aside_unreadable(place):
                     continue
                 return
+            yield place, polled
+            if place.is_lost:
+                return
             if polled:
-                batch = Batch(self, place, polled)
-                yield batch
-                if not batch.committed:
-                    return
                 self._failures = 0
             elif time.monotonic() - looked > LOOK_SECONDS:
                 if place.consumer.group_metadata().state != MemberState.STABLE:
@@ -245,12 +242,25 @@ class Stage:
     def _set_aside_unreadable(self, place: Place) -> bool:
         """Go past records that kafka-python can't read; whether that was it, and is committed."""
         skipped = place.topics.skip(place.consumer)
+        if not self._commits:
+            for partition, offset in skipped:
+                where = f"{partition.topic}[{partition.partition}] {offset}"
+                say(f"{where} can't be read, and is left where it is")
+            return bool(skipped)
         polled = {partition: [_unreadable(partition, offset)] for partition, offset in skipped}
         batch = Batch(self, place, polled)
         for record in batch:
             batch.set_aside(record, Unusable("it can't be read, and is left where it is"))
         batch.commit()
         return bool(polled) and batch.committed
+
+    def is_alone(self) -> bool:
+        """Whether Kafka counts no other copy in the group. Raises `KafkaError`."""
+        admin = KafkaAdminClient(**self.kafka.options)
+        try:
+            return len(admin.describe_groups([self.name])[self.name]["members"]) < 2
+        finally:
+            admin.close()
 
     def _is_stuck(self) -> bool:
         """Whether the group is content although nobody takes some partition; if so, leave it.
@@ -283,6 +293,34 @@ def _unreadable(partition: TopicPartition, offset: int) -> ConsumerRecord:
     unknown = dict.fromkeys(ConsumerRecord._fields)
     about = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
     return ConsumerRecord(**{**unknown, **about, "headers": []})
+
+
+def dead_letter(record: ConsumerRecord, stage: str, reason: Unusable) -> tuple[dict[str, Any], str]:
+    """The record as a dead letter of the stage, and why, so that it can be printed."""
+    # kafka-python reads nulls that it can't write: in a header, and both in key and value.
+    came = [(name, value or b"") for name, value in record.headers]
+    key, value = record.key, record.value
+    if value is None and key is None:
+        value = b""
+    parts = [key, key, value, *(part for name, content in came for part in (name, content))]
+    size = sum(map(len, filter(None, parts)))  # the key goes among the headers as well
+    if size > LARGEST:
+        reason = Unusable(f"it takes {size} bytes, too many to keep, and is left where it is")
+        came, key, value = [], None, b""
+    why = printable(str(reason))  # which may quote the message
+    about = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "stage": stage,
+        "exception.class.name": type(reason).__name__,
+        "exception.message": why,
+        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    headers = [(f"{ABOUT}{name}", str(value).encode()) for name, value in about.items()]
+    if key is not None:
+        headers.append((f"{ABOUT}key", key))
+    return {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": came + headers}, why
 
 
 def transact(

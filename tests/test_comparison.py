@@ -2,25 +2,27 @@
 
 import io
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from numpy.typing import NDArray
 from PIL import Image
 
-from comparison import MAX_PIXELS, compare, decode, draw
+from comparison import MAX_PIXELS, compare, decode, draw, mask_of
 from pipeline import Unusable
 
-MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I"]
+MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I", "F"]
+DTYPES: dict[str, type] = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
 RNG = np.random.default_rng(1)
 
 
 def picture(mode: str, width: int = 40, height: int = 30) -> Image.Image:
     """An image of this mode, with something in it."""
     grey = RNG.integers(10, 240, (height, width), np.uint8)
-    if mode in ("I;16", "I"):
-        dtype = np.uint16 if mode == "I;16" else np.int32
-        return Image.fromarray(grey.astype(dtype) * 257)
+    if mode in DTYPES:
+        return Image.fromarray(grey.astype(DTYPES[mode]) * 257)
     colour = RNG.integers(10, 240, (height, width, 3), np.uint8)
     return Image.fromarray(colour).convert("RGBA" if mode == "PA" else "RGB").convert(mode)
 
@@ -61,17 +63,250 @@ def test_one_step_in_one_sample_is_a_change(mode: str) -> None:
         assert change.changed_share == 1 / (40 * 30)
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "I;16"])
-def test_the_measures_are_numpys(mode: str) -> None:
-    """L2 norm, RMS and box are what numpy's arrays give."""
-    first, second = picture(mode), picture(mode)
+def block_difference(difference: NDArray[np.float64]) -> float:
+    """The definition, from the signed differences, rows x columns or rows x columns x channels."""
+    height, width = difference.shape[:2]
+    padded = np.zeros((height + 16, width + 16, *difference.shape[2:]))
+    padded[8 : height + 8, 8 : width + 8] = difference
+    means = [
+        np.abs(padded[top : top + 8, left : left + 8].sum(axis=(0, 1)) / 64).max()
+        for top in range(4, height + 8, 4)
+        for left in range(4, width + 8, 4)
+    ]
+    return float(max(means))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+@pytest.mark.parametrize("size", [(40, 30), (33, 41), (3, 5), (1, 1), (700, 310)])
+def test_the_measures_are_numpys(mode: str, size: tuple[int, int]) -> None:
+    """L2 norm, RMS, box and block difference are what numpy's arrays give."""
+    first, second = picture(mode, *size), picture(mode, *size)
     change = compare(decode(file(first)), decode(file(second)))
     difference = samples(second) - samples(first)
     assert change is not None
+    assert change.block_difference == pytest.approx(block_difference(difference), rel=1e-12)
     assert change.l2_norm == pytest.approx(np.linalg.norm(difference), rel=1e-12)
     assert change.rms == pytest.approx(np.sqrt(np.mean(difference**2)), rel=1e-12)
-    changed = difference.reshape(30, 40, -1).any(axis=2)
+    changed = difference.reshape(size[1], size[0], -1).any(axis=2)
     assert change.changed_pixels == changed.sum()
+    rows, columns = np.nonzero(changed)
+    assert change.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "F"])
+def test_a_star_is_seen_wherever_it_is(mode: str) -> None:
+    """A block has nearly all of its light, at any place in the image, also in a single channel."""
+    rows, columns = np.mgrid[0:40, 0:48]
+    for top, left in [(0, 0), (3, 3), (17, 20), (18, 22), (20, 23), (39, 47), (12, 11)]:
+        distance = (rows - top) ** 2 + (columns - left) ** 2
+        star = np.round(80 * np.exp(-distance / (2 * 1.27**2)))
+        before = np.full((40, 48), 30.0)
+        after = before + star
+        if mode == "RGB":
+            images = [
+                Image.fromarray(np.dstack([before, one, before]).astype(np.uint8))
+                for one in (before, after)
+            ]
+        else:
+            kind = DTYPES.get(mode, np.uint8)
+            images = [Image.fromarray(one.astype(kind)) for one in (before, after)]
+        change = compare(*images)
+        assert change is not None
+        assert change.block_difference > 0.9 * star.sum() / 64
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "I;16", "F"])
+def test_what_a_mask_covers_is_as_if_equal(mode: str) -> None:
+    """All measures are those of images that are equal there; sizes may differ, of the mask, too."""
+    before, after = picture(mode, 90, 70), picture(mode, 90, 70)
+    covered = np.zeros((70, 90), bool)
+    covered[10:33, :] = True
+    covered[5, 7] = True
+    masks = {
+        size: mask_of(Image.fromarray(covered).crop((0, 0, *size)))
+        for size in ((90, 70), (90, 40), (200, 90))
+    }
+    equal = np.asarray(after).copy()
+    equal[covered] = np.asarray(before)[covered]
+    expected = compare(before, Image.fromarray(equal, mode if mode == "CMYK" else None))
+    assert expected is not None
+    for mask in masks.values():
+        change = compare(before, after, mask)
+        assert change is not None
+        assert np.array_equal(np.asarray(change.largest), np.asarray(expected.largest))
+        assert (change.l2_norm, change.box) == (expected.l2_norm, expected.box)
+        assert change.block_difference == expected.block_difference
+        assert change.changed_pixels == expected.changed_pixels
+    assert compare(before, after, Image.new("L", (90, 70), 255)) is None
+    # Where only one of the two has pixels, those count that aren't covered.
+    covering = Image.new("L", (90, 70))
+    covering.paste(255, (0, 50, 89, 70))
+    change = compare(before, before.crop((0, 0, 90, 50)), covering)
+    assert change is not None
+    assert (change.changed_pixels, change.box) == (20, (89, 50, 90, 70))
+    covering.paste(255, (89, 50, 90, 70))
+    assert compare(before, before.crop((0, 0, 90, 50)), covering) is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mask_of_any_mode(mode: str) -> None:
+    """What isn't black is ignored."""
+    black = Image.new("L", (8, 4))
+    black.paste(255, (2, 1, 5, 3))
+    if mode in DTYPES:
+        mask = Image.fromarray(np.asarray(black).astype(DTYPES[mode]))
+    else:
+        mask = black.convert("RGB").convert("RGBA" if mode == "PA" else "RGB").convert(mode)
+    assert np.array_equal(np.asarray(mask_of(decode(file(mask)))), np.asarray(black))
+
+
+def test_a_transparent_part_of_a_mask_is_not_ignored() -> None:
+    """As one draws it over a picture."""
+    mask = Image.new("RGBA", (8, 4), (255, 255, 255, 0))
+    mask.putpixel((3, 2), (255, 0, 0, 255))
+    assert mask_of(mask).getbbox() == (3, 2, 4, 3)
+
+
+def test_what_is_no_number_differs_by_nothing() -> None:
+    """NaN and infinity, in either image, and where only one has pixels."""
+    before = np.arange(100, dtype=np.float32).reshape(10, 10)
+    after = before.copy()
+    before[1, 1], before[2, 2], after[3, 3], after[4, 4] = np.nan, np.inf, -np.inf, np.nan
+    before[5, 5] = after[5, 5] = np.inf
+    assert compare(Image.fromarray(before), Image.fromarray(after)) is None
+    after[6, 6] += 2
+    change = compare(Image.fromarray(before), Image.fromarray(after))
+    assert change is not None
+    assert (change.l2_norm, change.box, change.full_scale) == (2, (6, 6, 7, 7), 99)
+    assert change.block_difference == 2 / 64
+    wider = np.pad(before, [(0, 0), (0, 2)], constant_values=np.nan)
+    assert compare(Image.fromarray(before), Image.fromarray(wider)) is None
+    wider[7, 11] = 1
+    change = compare(Image.fromarray(before), Image.fromarray(wider))
+    assert change is not None
+    assert (change.changed_pixels, change.box) == (1, (11, 7, 12, 8))
+    assert change.block_difference == change.full_scale == 99
+
+
+@pytest.mark.parametrize("extreme", [3e38, 1e-45, 1.0])
+def test_floats_of_any_size(extreme: float) -> None:
+    """Neither the largest nor the least difference is lost, or breaks a measure."""
+    before = np.zeros((9, 9), np.float32)
+    after = before.copy()
+    before[4, 4], after[4, 4], after[5, 5] = -extreme, extreme, np.float32(1e-45)
+    change = compare(Image.fromarray(before), Image.fromarray(after))
+    assert change is not None
+    assert change.changed_pixels == 2
+    assert np.isfinite([change.l2_norm, change.rms, change.block_difference]).all()
+    assert Image.open(io.BytesIO(draw(change))).size == (9, 9)
+
+
+def test_integers_of_32_bits() -> None:
+    """Their full difference is measured, and full scale is their range."""
+    before = np.zeros((9, 9), np.int32)
+    after = before.copy()
+    before[1, 1], after[1, 1] = -(2**31), 2**31 - 1
+    change = compare(Image.fromarray(before), Image.fromarray(after))
+    assert change is not None
+    assert change.l2_norm == change.full_scale == 2**32 - 1
+    assert change.block_difference == (2**32 - 1) / 64
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "I"])
+def test_floats_are_compared_with_others_as_numbers(mode: str) -> None:
+    """The same numbers in another mode are no change; of colours, their grey counts."""
+    other = picture("L").convert(mode) if mode not in DTYPES else picture(mode)
+    grey = other if mode in DTYPES else other.convert("L")
+    floats = Image.fromarray(np.asarray(grey).astype(np.float32))
+    assert compare(floats, other) is None
+    assert compare(other, Image.fromarray(np.asarray(floats) + np.float32(0.5))) is not None
+
+
+def as_fits(samples: NDArray[Any], *more: Any, **header: object) -> bytes:
+    """A FITS file with this first image."""
+    content = io.BytesIO()
+    first = fits.PrimaryHDU(samples)
+    first.header.update(header)
+    fits.HDUList([first, *more]).writeto(content, output_verify="ignore")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        *((np.uint8, "L"), (np.uint16, "I;16"), (np.int16, "I"), (np.int32, "I"), (np.int8, "I")),
+        *((np.uint32, "I"), (np.int64, "I"), (np.float32, "F"), (np.float64, "F")),
+    ],
+)
+def test_fits_of_any_type(kind: type, mode: str) -> None:
+    """Its numbers are exact, whatever BZERO says, and its first row is the lowest."""
+    values = np.arange(20).reshape(4, 5)
+    if np.issubdtype(kind, np.signedinteger) or np.issubdtype(kind, np.floating):
+        values = values - 7
+    image = decode(as_fits(values.astype(kind)))
+    assert image.mode == mode
+    assert np.array_equal(np.asarray(image), values[::-1])
+    one_axis_more = decode(as_fits(values.astype(kind)[np.newaxis]))
+    assert compare(image, one_axis_more) is None
+
+
+def test_fits_whose_image_comes_later_or_is_scaled() -> None:
+    """The first image of two dimensions is taken; BSCALE, BZERO and BLANK are applied."""
+    values = np.arange(20, dtype=np.int16).reshape(4, 5)
+    table = fits.BinTableHDU.from_columns([fits.Column("a", "I", array=[1, 2])])
+    cube = fits.ImageHDU(np.zeros((2, 3, 4)))
+    later = as_fits(np.zeros(0), table, cube, fits.ImageHDU(values), fits.ImageHDU(values + 1))
+    assert np.array_equal(np.asarray(decode(later)), values[::-1])
+    scaled = as_fits(values, BSCALE=0.5, BZERO=10.0, BLANK=3)
+    expected = np.where(values == 3, np.nan, values * 0.5 + 10)[::-1]
+    assert np.array_equal(np.asarray(decode(scaled)), expected, equal_nan=True)
+
+
+def with_card(content: bytes, name: str, value: str) -> bytes:
+    """A FITS file whose header says something else."""
+    start = content.index(f"{name:8}=".encode())
+    return content[:start] + f"{name:8}= {value:>20}".encode().ljust(80) + content[start + 80 :]
+
+
+PLAIN_FITS = as_fits(np.arange(20, dtype=np.int16).reshape(4, 5))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (PLAIN_FITS[:2000], "damaged"),
+        (PLAIN_FITS[:2890], "damaged"),
+        (PLAIN_FITS[:9], "damaged"),
+        (b"SIMPLE  =" + bytes(9000), "damaged"),
+        (with_card(PLAIN_FITS, "NAXIS1", "100000000"), f"more than {MAX_PIXELS:,}"),
+        (with_card(PLAIN_FITS, "NAXIS1", "-5"), "damaged|no image of two"),
+        (with_card(PLAIN_FITS, "NAXIS1", "many"), "damaged"),
+        (with_card(PLAIN_FITS, "NAXIS1", "6000"), "damaged"),
+        (with_card(PLAIN_FITS, "NAXIS", "999"), "damaged|no image of two"),
+        (with_card(PLAIN_FITS, "BITPIX", "17"), "damaged"),
+        (as_fits(np.zeros((2, 3, 4))), "no image of two dimensions"),
+        (as_fits(np.zeros(7)), "no image of two dimensions"),
+        (as_fits(np.zeros((0, 4))), "no image of two dimensions"),
+        (as_fits(np.full((3, 4), 2**40)), "integers beyond 32 bits"),
+        (as_fits(np.full((3, 4), np.nan)), "no pixel with a value"),
+        (as_fits(np.full((3, 4), 1e300)), "no pixel with a value"),
+    ],
+)
+def test_fits_that_is_refused(content: bytes, reason: str) -> None:
+    """With a reason, whatever its header says."""
+    with pytest.raises(Unusable, match=reason):
+        decode(content)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_a_floating_image_is_compared_as_a_large_one(mode: str) -> None:
+    """In parts, of which each is as the whole."""
+    first, second = picture(mode, 700, 500), picture(mode, 700, 500)
+    change = compare(first, second)
+    difference = samples(second) - samples(first)
+    assert change is not None
+    assert change.l2_norm == pytest.approx(np.sqrt(np.square(difference).sum()), rel=1e-12)
+    assert change.block_difference == pytest.approx(block_difference(difference), rel=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
@@ -253,7 +488,7 @@ def png(width: int, height: int, depth: int, colour: int) -> bytes:
         (png(100_000, 100_000, 8, 2), f"100000 x 100000 pixels, more than {MAX_PIXELS:,}"),
         (png(4, 4, 16, 2), "16-bit colour"),
         (png(4, 4, 8, 2), "damaged"),
-        (file(Image.new("F", (4, 4))), "mode F"),
+        (file(Image.new("F", (4, 4), float("nan"))), "no pixel with a value"),
         (file(picture("RGB"), "JPEG")[:-200], "damaged"),
         (file(picture("RGB"), "PNG")[:-200], "damaged"),
     ],

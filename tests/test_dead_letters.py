@@ -338,6 +338,23 @@ def test_letters_that_cannot_be_sent(analysis: Pipeline) -> None:
     assert command(analysis, "send", "--all")[-1] == "1 sent back"
 
 
+def test_a_file_that_receiving_set_aside(analysis: Pipeline) -> None:
+    """It is listed with its path and reason, and can't be sent: it never was a message."""
+    analysis.wait_for_topics()
+    producer = KafkaProducer(bootstrap_servers=analysis.bootstrap_servers)
+    headers = {"stage": b"image_receiving", "exception.message": b"it is no image"}
+    named = [(f"__connect.errors.{name}", value) for name, value in headers.items()]
+    sent = producer.send("dead-letters", b"/camera/\x1b[31m7.jpg", b"", named).get(10)
+    producer.close()
+    name = f"{sent.partition}:{sent.offset}"
+    (line, _) = command(analysis)
+    assert line.startswith(f"{name}  ")
+    assert line.endswith("  image_receiving  file /camera/\\x1b[31m7.jpg  it is no image")
+    (refusal,) = command(analysis, "send", name, status=1)
+    assert refusal == f"{name} is a file: give the file to image_receiving.py again"
+    assert command(analysis, "send", "--all") == ["0 sent back"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["send"], ["send", "0:0", "--all"], ["send", "zero"], ["show"], ["burn"], ["list", "0:0"]],

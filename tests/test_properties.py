@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from astropy.io import fits
 from conftest import HERE, Pipeline
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from PIL import Image
 
 from commands.dead_letters import Letter
-from comparison import DEEP, FORMATS, MODES, compare, decode, draw
+from comparison import DEEP, FORMATS, MAX_SIDE, MODES, compare, decode, draw, mask_of
 from pipeline import Unusable
 from pipeline.messages import KINDS, dump, image_id, parse, schema
 from pipeline.store import Database
@@ -182,6 +183,10 @@ SEEDS = [
     as_file(Image.effect_mandelbrot((9, 7), (-2, -1, 1, 1), 9).convert("RGB"), kind)
     for kind in FORMATS
 ]
+for samples in (np.arange(63, dtype=np.int16), np.linspace(-1, 1, 63, dtype=np.float32)):
+    fits_file = io.BytesIO()
+    fits.PrimaryHDU(samples.reshape(7, 9)).writeto(fits_file)
+    SEEDS.append(fits_file.getvalue())
 
 
 @given(
@@ -190,7 +195,7 @@ SEEDS = [
     st.integers(0, 10_000),
 )
 def test_any_damaged_image(seed: bytes, changes: list[tuple[int, bytes]], length: int) -> None:
-    """It can be compared and drawn, or is unusable."""
+    """It can be compared, drawn and made a mask of, or is unusable."""
     content = bytearray(seed)
     for place, new in changes:
         start = place % len(content)
@@ -200,19 +205,20 @@ def test_any_damaged_image(seed: bytes, changes: list[tuple[int, bytes]], length
     except Unusable:
         return
     assert image.mode in MODES.values()
-    change = compare(decode(SEEDS[1]), image)
+    change = compare(decode(SEEDS[1]), image, mask_of(image))
     if change:
-        assert decode(draw(change)).size == change.largest.size
+        assert max(decode(draw(change)).size) == min(max(change.largest.size), MAX_SIDE)
+        assert 0 <= change.block_difference <= change.full_scale
 
 
 @st.composite
-def pixels(draw: st.DrawFn, mode: str) -> Image.Image:
+def pixels(draw: st.DrawFn, mode: str, side: int = 5) -> Image.Image:
     """A small image of this mode."""
-    width, height = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    width, height = draw(st.integers(1, side)), draw(st.integers(1, side))
     sample = st.integers(0, 65535 if mode == "I;16" else 255)
     count = width * height * max(1, len(Image.new(mode, (1, 1)).getbands()))
     samples = draw(st.lists(sample, min_size=count, max_size=count))
-    kind = np.uint16 if mode == "I;16" else np.uint8
+    kind = {"I;16": np.uint16, "F": np.float32}.get(mode, np.uint8)
     return Image.frombytes(mode, (width, height), np.array(samples, kind).tobytes())
 
 
@@ -248,6 +254,29 @@ def test_any_two_images(images: tuple[Image.Image, Image.Image]) -> None:
         assert change.pixels == there.sum()
         assert change.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         assert np.array_equal(np.asarray(change.largest) > 0, changed)
+
+
+@given(
+    st.sampled_from(["L", "RGB", "CMYK", "I;16", "F"]).flatmap(
+        lambda mode: st.tuples(pixels(mode, 11), pixels(mode, 11), pixels("L", 11))
+    )
+)
+def test_any_block_difference(images: tuple[Image.Image, Image.Image, Image.Image]) -> None:
+    """It is that of the definition, with any mask; where only one has pixels, it is full scale."""
+    first, second, mask = images
+    change = compare(first, second, mask_of(mask))
+    width, height = (max(getattr(one, side) for one in images) for side in ("width", "height"))
+    before, after = (padded(one, width, height) for one in (first, second))
+    free = padded(mask, width, height)[:, :, 0] <= 0
+    there = [(one >= 0).any(axis=2) & free for one in (before, after)]
+    difference = np.where((there[0] & there[1])[:, :, np.newaxis], after - before, 0)
+    is_in_one_only = bool((there[0] != there[1]).any())
+    assert (change is None) == (not difference.any() and not is_in_one_only)
+    if change:
+        wide = np.pad(difference, [(4, 8), (4, 8), (0, 0)])
+        blocks = np.lib.stride_tricks.sliding_window_view(wide, (8, 8), axis=(0, 1))
+        largest = np.abs(blocks[::4, ::4].sum(axis=(3, 4))).max() / 64
+        assert change.block_difference == (change.full_scale if is_in_one_only else largest)
 
 
 headers = st.lists(

@@ -28,6 +28,7 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 from kafka.errors import KafkaError
+from mail_server import WebServer
 
 import embedded_kafka
 
@@ -54,6 +55,7 @@ RIGHTS: dict[str, list[tuple[ResourceType, str, tuple[str, ...]]]] = {
     "image_receiving": [
         *((TOPIC, topic, ("DESCRIBE", "CREATE")) for topic in TOPICS),
         (TOPIC, "images", ("READ", "WRITE")),
+        (TOPIC, "dead-letters", ("WRITE",)),
         (GROUP, "image_receiving", ("READ",)),
         (ID, "image_receiving", ("WRITE",)),
     ],
@@ -61,7 +63,7 @@ RIGHTS: dict[str, list[tuple[ResourceType, str, tuple[str, ...]]]] = {
         *((TOPIC, topic, ("DESCRIBE", "CREATE")) for topic in TOPICS),
         (TOPIC, "images", ("READ",)),
         (TOPIC, "image-events", ("READ", "WRITE")),
-        (TOPIC, "dead-letters", ("WRITE",)),
+        *((TOPIC, topic, ("WRITE",)) for topic in ("images-without-event", "dead-letters")),
         (GROUP, "image_analysis", ("READ",)),
         (ID, "image_analysis", ("WRITE",)),
     ],
@@ -69,6 +71,7 @@ RIGHTS: dict[str, list[tuple[ResourceType, str, tuple[str, ...]]]] = {
         *((TOPIC, topic, ("DESCRIBE", "CREATE")) for topic in TOPICS),
         (TOPIC, "image-events", ("READ",)),
         (TOPIC, "alerts", ("READ", "WRITE")),
+        (TOPIC, "notifications", ("READ", "WRITE")),
         (TOPIC, "dead-letters", ("WRITE",)),
         (GROUP, "image_event_alert", ("READ",)),
         (ID, "image_event_alert", ("WRITE",)),
@@ -81,8 +84,8 @@ RIGHTS: dict[str, list[tuple[ResourceType, str, tuple[str, ...]]]] = {
         (ID, "audit", ("WRITE",)),
     ],
     "dead-letters": [
-        *((TOPIC, topic, ("READ", "WRITE")) for topic in TOPICS[:2]),
-        (TOPIC, "alerts", ("DESCRIBE",)),
+        *((TOPIC, topic, ("READ", "WRITE")) for topic in (*TOPICS[:2], "notifications")),
+        *((TOPIC, topic, ("DESCRIBE",)) for topic in ("alerts", "images-without-event")),
         (TOPIC, "dead-letters", ("READ",)),
         (ID, "dead-letters", ("WRITE",)),
     ],
@@ -262,6 +265,37 @@ def test_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
         )
         assert program.ends() == 0, program
         assert line in str(program)
+
+
+def test_recipients_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
+    """The alert's user may tell recipients, give up, and tell of what is sent back."""
+    web = WebServer()
+    web.does = "refuse"
+    table = f'[night]\nurl = "{web.url()}"\ngive_up_after = 0'
+    (pipeline.data / "recipients.toml").write_text(table)
+    alert, *others = (pipeline.start(f"{name}.py", **secured.login(name)) for name in PROGRAMS)
+    alert.says("00007  given up", 60)
+    web.does = "take"
+    module = ("-m", "pipeline", "dead-letters", "send", "--all")
+    rights = secured.login("dead-letters")
+    command = pipeline.start(sys.executable, *module, PYTHONPATH=str(HERE), **rights)
+    assert command.ends() == 0, command
+    alert.says("00007  told night")
+    assert others[1].ends() == 0
+    assert alert.stop() == 0
+    web.close()
+
+
+def test_recipients_without_the_rights(pipeline: Pipeline, secured: Secured) -> None:
+    """Who may alert but not take `notifications` ends with a line, and tells nobody in silence."""
+    (pipeline.data / "recipients.toml").write_text('[night]\nurl = "json://localhost:9"')
+    secured.forbid("image_event_alert", TOPIC, "notifications", "READ")
+    try:
+        alert = pipeline.start("image_event_alert.py", **secured.login("image_event_alert"))
+        assert alert.ends() == 1
+        assert "forbids it: " in alert.lines[-1]
+    finally:
+        secured.allow("image_event_alert", TOPIC, "notifications", "READ")
 
 
 def test_with_a_certificate(pipeline: Pipeline, secured: Secured) -> None:

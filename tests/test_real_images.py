@@ -1,0 +1,650 @@
+"""Pictures of one's own: files, directories, one that a camera fills; thresholds and masks."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from astropy.io import fits
+from conftest import HERE, Pipeline, Program, StoredPipeline, until
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.messages import ImageEvent, ImageWithoutEvent, ReceivedImage, parse
+
+RNG = np.random.default_rng(5)
+ABOUT = "__connect.errors."
+
+
+def sky(sigma: float = 0, star: tuple[int, int] | None = None) -> NDArray[np.float64]:
+    """A piece of sky with noise of so many counts, and a star of 80 counts, or without one."""
+    rows, columns = np.mgrid[0:64, 0:96]
+    counts = 30 + 25 * np.exp(-((rows - 20) ** 2 + (columns - 30) ** 2) / 8)
+    if star:
+        counts += 80 * np.exp(-((rows - star[1]) ** 2 + (columns - star[0]) ** 2) / (2 * 1.27**2))
+    return np.asarray(counts + RNG.normal(0, sigma, counts.shape))
+
+
+def grey(counts: NDArray[np.float64]) -> Image.Image:
+    """As an 8-bit image."""
+    return Image.fromarray(np.clip(np.round(counts), 0, 255).astype(np.uint8))
+
+
+def picture(path: Path, value: int = 0) -> bytes:
+    """Make a small picture, another for each value, in the format that the name says; its bytes."""
+    colour = (value * 37 % 256, value * 101 % 256, value % 256)
+    if path.suffix.lower() in (".fits", ".fit"):
+        fits.PrimaryHDU(np.full((30, 40), value, np.int16)).writeto(path, overwrite=True)
+    else:
+        Image.new("RGB", (40, 30), colour).save(path)
+    return path.read_bytes()
+
+
+def messages(pipeline: Pipeline) -> list[ReceivedImage]:
+    """What `images` says, in order."""
+    return [parse(one.value, ReceivedImage) for one in pipeline.records("images")]
+
+
+def letters(pipeline: Pipeline) -> dict[str, str]:
+    """What was set aside: the reasons by the files' names."""
+    found = {}
+    for record in pipeline.records("dead-letters"):
+        headers = {name: value.decode() for name, value in record.headers}
+        assert headers[f"{ABOUT}stage"] == "image_receiving"
+        assert headers[f"{ABOUT}exception.class.name"] == "Unusable"
+        assert headers[f"{ABOUT}time"].endswith("Z")
+        assert f"{ABOUT}topic" not in headers
+        path = record.value.decode()
+        assert path not in found
+        found[Path(path).name] = headers[f"{ABOUT}exception.message"]
+    return found
+
+
+def command(pipeline: Pipeline, *arguments: str, status: int = 0, mask: str = "") -> Program:
+    """A command that looks after the pipeline, to its end."""
+    environment = {"PYTHONPATH": str(HERE), "PIPELINE_MASK": mask}
+    program = pipeline.start(sys.executable, "-m", "pipeline", *arguments, **environment)
+    assert program.ends(60) == status, program
+    assert "Traceback" not in str(program)
+    return program
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty directory of somebody's pictures."""
+    (tmp_path / "my pictures").mkdir()
+    return tmp_path / "my pictures"
+
+
+def test_a_folder_of_all_kinds(pipeline: Pipeline, folder: Path) -> None:
+    """Stored byte for byte in the order of the names, under their extensions; all are compared."""
+    names = ["a.JPG", "b.png", "c.tiff", "d.fits", "e.gif", "f.bmp", "g.webp", "h.FIT", "i.jpeg"]
+    contents = [picture(folder / name, value) for value, name in enumerate(reversed(names))][::-1]
+    (folder / ".hidden.jpg").write_bytes(contents[0])
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "more.png").mkdir()
+    picture(folder / "more.png" / "inside.png")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    analysis = pipeline.start("image_analysis.py")
+    receiving = pipeline.receive("--from", str(folder), "--source", "mine")
+    assert receiving.lines[-1] == "image_receiving: received 9 images; 0 set aside"
+    receiving.says("left alone .*more.png: a directory")
+    receiving.says("left alone .*my pictures: 2 hidden or without an image's extension")
+    stored = [
+        f"mine-{number:05d}.{name.split('.')[1].lower()}" for number, name in enumerate(names)
+    ]
+    assert pipeline.files("image_database") == stored
+    for name, content in zip(stored, contents, strict=True):
+        assert (pipeline.data / "image_database" / name).read_bytes() == content
+    assert [one.original_name for one in messages(pipeline)] == names
+    assert [one.path for one in messages(pipeline)] == [f"image_database/{name}" for name in stored]
+    analysis.says("mine-00008  CHANGED")
+    assert pipeline.ids("image-events") == [f"mine-{number:05d}" for number in range(1, 9)]
+    event = parse(pipeline.records("image-events")[0].value, ImageEvent)
+    assert event.image_path == "image_database/mine-00001.png"
+    assert event.previous_image_path == "image_database/mine-00000.jpg"
+    description = (pipeline.data / event.path).read_text()
+    assert "\nOriginal file: b.png\n" in description
+    assert pipeline.records("dead-letters") == []
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_files_in_the_order_given(pipeline: Pipeline, folder: Path) -> None:
+    """Named files are always tried, links are followed, each run receives all that it is given."""
+    content = picture(folder / "b.png", 1)
+    (folder / "b.png").rename(folder / "b")
+    other = picture(folder / ".hidden.tif", 2)
+    (folder / "link.JPEG").symlink_to(".hidden.tif")
+    named = [str(folder / name) for name in ("b", "link.JPEG", "b", ".hidden.tif")]
+    receiving = pipeline.receive("--from", *named[:2], "--from", *named[2:], "--count", "3")
+    assert receiving.lines[-1] == "image_receiving: received 3 images; 0 set aside"
+    assert pipeline.files("image_database") == ["00000.png", "00001.jpeg", "00002.png"]
+    pipeline.receive("--from", named[-1])
+    stored = pipeline.data / "image_database"
+    assert [(stored / name).read_bytes() for name in ("00000.png", "00001.jpeg", "00003.tif")] == [
+        *(content, other, other)
+    ]
+    originals = [one.original_name for one in messages(pipeline)]
+    assert originals == ["b", "link.JPEG", "b", ".hidden.tif"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "a\x1b[2Jb.png", "\udcff.png", "Bild\u202f1 ä.png", "$(rm -rf .).png"]
+)
+def test_any_name(pipeline: Pipeline, folder: Path, name: str) -> None:
+    """It steers no terminal, and is in the message if it is text of one line."""
+    picture(folder / "x.png")
+    os.rename(folder / "x.png", os.path.join(folder, name))
+    (folder / f"damaged {name}").write_bytes(b"")
+    receiving = pipeline.receive("--from", str(folder))
+    assert receiving.lines[-1] == "image_receiving: received 1 images; 1 set aside"
+    assert all(line.isprintable() for line in receiving.lines)
+    (message,) = messages(pipeline)
+    assert message.original_name == (name if name.isprintable() or "ä" in name else None)
+    assert len(pipeline.records("dead-letters")) == 1
+
+
+def spoilt(folder: Path) -> dict[str, str]:
+    """Files that can't be used, and why not."""
+    whole = picture(folder / "whole.jpg", 7)
+    sample = picture(folder / "whole.fits", 7)
+    (folder / "cut.jpg").write_bytes(whole[:-200])
+    (folder / "cut.fits").write_bytes(sample[:3500])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.png").write_text("no picture")
+    blank = np.full((4, 5), np.nan, np.float32)
+    fits.PrimaryHDU(blank).writeto(folder / "nan.fits")
+    Image.fromarray(blank).save(folder / "nan.tif")
+    fits.PrimaryHDU(np.zeros((3, 4, 5), np.int16)).writeto(folder / "cube.fits")
+    with (folder / "endless.tif").open("wb") as file:
+        file.truncate(2**40)
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "dangling.jpg").symlink_to("nowhere.jpg")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "device.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "socket.jpg"))
+    return {
+        "cut.jpg": "cut.jpg is a damaged image",
+        "cut.fits": "cut.fits is a damaged image",
+        "empty.png": "is no image of JPEG, PNG, TIFF, GIF, BMP, WEBP, FITS",
+        "text.png": "is no image of",
+        "nan.fits": "has no pixel with a value",
+        "nan.tif": "has no pixel with a value",
+        "cube.fits": "has no image of two dimensions",
+        "endless.tif": "bytes, more than",
+        "pipe.jpg": "is no regular file",
+        "dangling.jpg": "can't be read: No such file",
+        "loop.jpg": "can't be read: Too many levels",
+        "device.jpg": "is no regular file",
+        "socket.jpg": "is no regular file",
+    }
+
+
+def test_what_cannot_be_used_is_set_aside(pipeline: Pipeline, folder: Path) -> None:
+    """Each with its reason, on the terminal and as a dead letter; the rest goes on; exit 0."""
+    reasons = spoilt(folder)
+    receiving = pipeline.receive("--from", str(folder))
+    assert receiving.lines[-1] == f"image_receiving: received 2 images; {len(reasons)} set aside"
+    found = letters(pipeline)
+    assert found.keys() == reasons.keys()
+    for name, reason in reasons.items():
+        assert reason in found[name]
+        receiving.says(f"set aside  {folder}/{name}: .*{reason}")
+    assert [one.original_name for one in messages(pipeline)] == ["whole.fits", "whole.jpg"]
+    assert all(record.key == b"" for record in pipeline.records("dead-letters"))
+    listed = command(pipeline, "dead-letters")
+    listed.says(f"image_receiving  file {folder}/nan.fits  nan.fits has no pixel with a value")
+    command(pipeline, "audit")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--watch"],
+        ["--watch", "--from", "a.png"],
+        ["--watch", "--from", ".", "."],
+        ["--from", "nothing.jpg"],
+        ["--from", "a.png", "nothing"],
+        ["--from", "empty"],
+        ["--from", ""],
+        ["--from"],
+        ["--from", "a.png", "--sources", "2"],
+        ["--from", "a.png", "--source", "a", "--source", "b"],
+    ],
+)
+def test_files_that_make_no_sense(pipeline: Pipeline, arguments: list[str]) -> None:
+    """One line and exit 2, before anything is done."""
+    picture(pipeline.data / "a.png")
+    (pipeline.data / "empty").mkdir()
+    (pipeline.data / "empty" / "notes.txt").touch()
+    receiving = pipeline.start("image_receiving.py", *arguments)
+    assert receiving.ends() == 2
+    (line,) = receiving.lines
+    assert arguments[0] in line or "--from" in line
+    assert pipeline.files("image_database") == []
+
+
+def test_the_mock_goes_on_from_a_picture_of_ones_own(pipeline: Pipeline, folder: Path) -> None:
+    """Whatever its format, under its extension; from one that can't be turned it says why not."""
+    for value in range(3):
+        picture(folder / f"{value}.png", 7)
+    pipeline.receive("--from", str(folder))
+    receiving = pipeline.receive("--count", "2")
+    receiving.says("00003  received, turned by 90 degrees")
+    assert pipeline.files("image_database") == [f"{number:05d}.png" for number in range(5)]
+    with Image.open(pipeline.data / "image_database" / "00003.png") as image:
+        assert image.size == (30, 40)
+    picture(folder / "6.fits", 7)
+    pipeline.receive("--from", str(folder / "6.fits"), str(folder / "6.fits"))
+    stuck = pipeline.start("image_receiving.py", "--count", "1")
+    assert stuck.ends() == 1
+    assert "can't be turned" in stuck.lines[-1]
+    assert "--from" in stuck.lines[-1]
+    assert "Traceback" not in str(stuck)
+
+
+def test_without_astropy(pipeline: Pipeline, folder: Path, tmp_path: Path) -> None:
+    """FITS is set aside with words that say what to install, by both programs; others go on."""
+    (tmp_path / "hidden").mkdir()
+    hide = 'import sys\nsys.modules["astropy"] = None\n'
+    (tmp_path / "hidden" / "sitecustomize.py").write_text(hide)
+    hidden = {"PYTHONPATH": str(tmp_path / "hidden")}
+    picture(folder / "a.fits", 1)
+    picture(folder / "b.png", 1)
+    picture(folder / "c.png", 2)
+    receiving = pipeline.start("image_receiving.py", "--from", str(folder), **hidden)
+    assert receiving.ends() == 0
+    receiving.says("set aside .*a.fits needs astropy; pip install -r requirements-fits.txt")
+    assert receiving.lines[-1] == "image_receiving: received 2 images; 1 set aside"
+    pipeline.receive("--from", str(folder / "a.fits"))
+    pipeline.receive("--from", str(folder / "b.png"))
+    analysis = pipeline.start("image_analysis.py", **hidden)
+    analysis.says("set aside .*00002.fits needs astropy; pip install -r requirements-fits.txt")
+    analysis.says("00003  CHANGED")
+
+
+# A directory that somebody fills.
+
+
+def watch(pipeline: Pipeline, folder: Path, *arguments: str) -> Program:
+    """Start to receive what comes."""
+    return pipeline.start("image_receiving.py", "--watch", "--from", str(folder), *arguments)
+
+
+def test_pictures_that_come(pipeline: Pipeline, folder: Path) -> None:
+    """What is there, what comes whole, half, renamed or written over: each once; Ctrl-C ends it."""
+    old = [picture(folder / f"{name}.png", value) for value, name in enumerate("dcba")]
+    for age, name in enumerate("dcba"):
+        os.utime(folder / f"{name}.png", (1_000_000 + age, 1_000_000 + age))
+    receiving = watch(pipeline, folder)
+    receiving.says("00003  received: a.png")
+    assert [one.original_name for one in messages(pipeline)] == [f"{name}.png" for name in "dcba"]
+
+    content = picture(folder / "whole.bmp", 9)
+    (folder / "whole.bmp").unlink()
+    with (folder / "half.bmp").open("wb") as file:
+        file.write(content[:1000])
+        file.flush()
+        (folder / ".new.tmp").write_bytes(content)
+        (folder / ".new.tmp").rename(folder / "renamed.bmp")
+        receiving.says("00004  received: renamed.bmp")
+        picture(folder / "later.png", 5)
+        receiving.says("00005  received: later.png")
+        assert "half.bmp" not in str(receiving)
+        file.write(content[1000:])
+    receiving.says("00006  received: half.bmp")
+    new = picture(folder / "a.png", 11)
+    receiving.says("00007  received: a.png")
+    assert receiving.stop(signal.SIGINT) == 0
+    assert receiving.lines[-1] == "image_receiving: received 8 images; 0 set aside"
+    expected = [*old, content, (folder / "later.png").read_bytes(), content, new]
+    stored = [pipeline.data / one.path for one in messages(pipeline)]
+    assert [path.read_bytes() for path in stored] == expected
+
+    again = watch(pipeline, folder)
+    picture(folder / "z.png", 12)
+    again.says("00008  received: z.png")
+    assert again.stop() == 0
+    assert again.lines[-1] == "image_receiving: received 1 images; 0 set aside"
+    assert pipeline.files("image_database")[0] == ".image_receiving.seen.json"
+    assert command(pipeline, "audit")
+
+
+def test_a_watched_file_that_stays_useless(pipeline: Pipeline, folder: Path) -> None:
+    """It is set aside once for each version of it, after a while, also around a restart."""
+    reasons = spoilt(folder)
+    with (folder / "cut.jpg").open("ab") as file:
+        receiving = watch(pipeline, folder, "--source", "cam1")
+        receiving.says("cam1-00001  received")
+        assert "set aside" not in str(receiving)
+        for name in reasons:
+            receiving.says(f"set aside  {folder}/{name}: ", 60)
+        assert letters(pipeline).keys() == reasons.keys()
+        assert {record.key for record in pipeline.records("dead-letters")} == {b"cam1"}
+        file.write((folder / "whole.jpg").read_bytes()[-200:])
+    receiving.says("cam1-00002  received: cut.jpg")
+    assert receiving.stop() == 0
+    assert receiving.lines[-1] == f"image_receiving: received 3 images; {len(reasons)} set aside"
+    again = watch(pipeline, folder, "--source", "cam1", "--count", "1")
+    picture(folder / "z.png", 12)
+    assert again.ends() == 0
+    assert again.lines[-1] == "image_receiving: received 1 images; 0 set aside"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_while_a_directory_is_filled(pipeline: Pipeline, folder: Path, seed: int) -> None:
+    """Wherever SIGKILL hits, each file becomes an image once."""
+    chance = random.Random(seed)
+    count = 120
+
+    def fill() -> None:
+        for number in range(count):
+            picture(folder / f".{number}.tmp.png", number)
+            (folder / f".{number}.tmp.png").rename(folder / f"{number:03d}.png")
+            pause.wait(chance.uniform(0, 0.1))
+
+    pause = threading.Event()
+    filling = threading.Thread(target=fill)
+    filling.start()
+    while filling.is_alive():
+        receiving = watch(pipeline, folder)
+        receiving.says("00  received|[1-9]  received|received by the run before")
+        pause.wait(chance.uniform(0, 1))
+        receiving.process.kill()
+        receiving.ends()
+    filling.join()
+    last = watch(pipeline, folder, "--count", "1")
+    picture(folder / "last.png", count)
+    until(lambda: len(messages(pipeline)) > count, "all images", 60)
+    last.stop()
+    names = Counter(one.original_name for one in messages(pipeline))
+    assert names == Counter([*(f"{number:03d}.png" for number in range(count)), "last.png"])
+    numbers = [one.number for one in messages(pipeline)]
+    assert numbers == list(range(count + 1))
+    for one in messages(pipeline):
+        stored = (pipeline.data / one.path).read_bytes()
+        assert stored == (folder / str(one.original_name)).read_bytes()
+
+
+def test_what_is_remembered_of_images_that_were_never_stored(
+    pipeline: Pipeline, folder: Path
+) -> None:
+    """It is forgotten at the next start, whatever is received then, and the file received."""
+    picture(folder / "a.png", 1)
+    picture(folder / "b.png", 2)
+    first = watch(pipeline, folder, "--count", "2")
+    assert first.ends() == 0
+    # As a kill leaves it, that came after the memory was written and before the image was.
+    (pipeline.data / "image_database" / "00001.png").unlink()
+    pipeline.receive("--count", "3")
+    again = watch(pipeline, folder)
+    again.says("00004  received: b.png")
+    assert again.stop() == 0
+    assert [one.original_name for one in messages(pipeline) if one.original_name] == [
+        *("a.png", "b.png", "b.png")
+    ]
+
+
+def test_a_reset_forgets_what_was_received(pipeline: Pipeline, folder: Path) -> None:
+    """After clean_image_dirs.sh, all that is in the directory is received anew."""
+    picture(folder / "a.png", 1)
+    for _ in range(2):
+        receiving = watch(pipeline, folder)
+        receiving.says("00000  received: a.png")
+        assert receiving.stop() == 0
+        assert pipeline.start(str(HERE / "clean_image_dirs.sh")).ends() == 0
+        assert pipeline.files("image_database") == []
+
+
+def test_a_directory_that_is_away_for_a_while(pipeline: Pipeline, folder: Path) -> None:
+    """It is said once and waited for; an empty one in its place makes nothing forgotten."""
+    picture(folder / "a.png", 1)
+    receiving = watch(pipeline, folder)
+    receiving.says("00000  received")
+    away = folder.rename(folder.with_name("away"))
+    receiving.says("can't be listed: No such file or directory; waiting for it")
+    folder.mkdir()
+    receiving.says("is there again")
+    picture(folder / "b.png", 2)
+    receiving.says("00001  received: b.png")
+    shutil.rmtree(folder)
+    until(lambda: str(receiving).count("waiting for it") == 2, "that it is away again")
+    away.rename(folder)
+    picture(folder / "c.png", 3)
+    receiving.says("00002  received: c.png")
+    assert receiving.stop() == 0
+    assert str(receiving).count("waiting for it") == 2
+    assert [one.original_name for one in messages(pipeline)] == ["a.png", "b.png", "c.png"]
+
+
+def test_files_that_are_gone_are_forgotten(pipeline: Pipeline, folder: Path) -> None:
+    """The memory is as large as the directory, not as all that ever was in it."""
+    seen = pipeline.data / "image_database" / ".image_receiving.seen.json"
+    for number in range(5):
+        picture(folder / f"{number}.png", number)
+    receiving = watch(pipeline, folder)
+    receiving.says("00004  received")
+    for number in range(3):
+        (folder / f"{number}.png").unlink()
+    picture(folder / "new.png", 7)
+    receiving.says("00005  received")
+    assert receiving.stop() == 0
+    (marks,) = msgspec.json.decode(seen.read_bytes()).values()
+    assert sorted(marks.values()) == [3, 4, 5]
+
+
+def test_many_files_that_wait(pipeline: Pipeline, folder: Path) -> None:
+    """A directory of a thousand is received in the order of the files' times, in batches."""
+    for number in range(1000):
+        picture(folder / f"{number}.bmp", number)
+        os.utime(folder / f"{number}.bmp", ns=(0, 10**18 - number * 10**9))
+    receiving = watch(pipeline, folder, "--count", "1000")
+    assert receiving.ends(60) == 0
+    expected = [f"{number}.bmp" for number in reversed(range(1000))]
+    assert [one.original_name for one in messages(pipeline)] == expected
+
+
+# What is an event.
+
+
+def receive_series(pipeline: Pipeline, folder: Path, series: Sequence[Image.Image]) -> None:
+    """Receive these images, from PNG files."""
+    for number, image in enumerate(series):
+        image.save(folder / f"{number:03d}.png")
+    pipeline.receive("--from", str(folder))
+
+
+def test_a_star_amid_noise(pipeline: Pipeline, folder: Path) -> None:
+    """With a threshold noise is no event and a new star is; why, is kept for each image."""
+    images = [grey(sky(4, (60, 36) if number in (4, 5) else None)) for number in range(8)]
+    analysis = pipeline.start("image_analysis.py", "--threshold", "8")
+    alert = pipeline.start("image_event_alert.py")
+    receive_series(pipeline, folder, [*images, images[-1]])
+    analysis.says("00000  first image")
+    line = analysis.says("00001  no event: largest block difference .* is under the threshold 8")
+    analysis.says("00008  unchanged")
+    alert.says("00006  ALERT")
+    assert pipeline.ids("image-events") == ["00004", "00006"]  # it comes, and it goes
+    for record in pipeline.records("image-events"):
+        event = parse(record.value, ImageEvent)
+        assert 8 <= (event.block_difference or 0) < 20
+        assert event.threshold == 8
+    description = (pipeline.data / "image_event_database/image_event_00004.txt").read_text()
+    names = [one.split(":")[0] for one in description.splitlines()]
+    assert names == [
+        *("Image event", "Image", "Previous image", "Original file", "Difference image"),
+        *("Received", "Size", "L2 norm", "RMS difference", "Largest block difference"),
+        *("Threshold", "Pixels changed", "Changed box"),
+    ]
+    assert "\nThreshold: 8\n" in description
+    assert " of 255, in a block of 8 x 8 pixels\n" in description
+    records = pipeline.records("images-without-event")
+    without = {one.image_id: one for one in (parse(r.value, ImageWithoutEvent) for r in records)}
+    reasons = {name: one.reason for name, one in without.items()}
+    assert reasons == {
+        "00000": "first image",
+        **dict.fromkeys(["00001", "00002", "00003", "00005", "00007"], "below threshold"),
+        "00008": "same bytes",
+    }
+    measured = without["00001"].block_difference
+    assert measured is not None
+    assert f"{measured:.4g} " in line
+    assert 0 < measured < 8
+    assert without["00001"].previous_image_id == "00000"
+    assert without["00001"].threshold == 8
+    command(pipeline, "audit")
+    why = command(pipeline, "why", "00004", "00001", "00000", "00008", "00099", status=1)
+    why.says("00004  .*event, compared with 00003, largest block difference .*, threshold 8")
+    why.says("00001  .*no event: below threshold, compared with 00000, largest .*, threshold 8")
+    why.says("00000  .*no event: first image")
+    why.says("00008  .*no event: same bytes, compared with 00007")
+    why.says("00099  nothing was decided yet")
+
+
+def test_the_audit_knows_the_threshold(pipeline: Pipeline, folder: Path) -> None:
+    """It makes the event's files again byte for byte, and finds an event that must not be none."""
+    analysis = pipeline.start("image_analysis.py", PIPELINE_THRESHOLD="8")
+    pipeline.start("image_event_alert.py").says("Kafka at")
+    images = [grey(sky(4, (60, 36) if number == 3 else None)) for number in range(4)]
+    receive_series(pipeline, folder, images)
+    pipeline.waits_for("alerts", 1)
+    paths = [
+        pipeline.data / f"image_event_database/image_event_00003.{kind}" for kind in ("txt", "jpg")
+    ]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
+    command(pipeline, "audit", status=1)
+    command(pipeline, "audit", "--repair")
+    assert [path.read_bytes() for path in paths] == before
+    assert analysis.stop() == 0
+    # A noisy image more, whose message says a threshold that it has reached.
+    picture(folder / "x.png", 9)
+    pipeline.receive("--from", str(folder / "x.png"))
+    lying = pipeline.start("image_analysis.py", "--threshold", "1e9")
+    lying.says("00004  no event")
+    command(pipeline, "audit")
+
+
+def test_another_size_is_an_event_at_any_threshold(pipeline: Pipeline, folder: Path) -> None:
+    """What only one of two images has differs by full scale."""
+    analysis = pipeline.start("image_analysis.py", "--threshold", "255")
+    receive_series(pipeline, folder, [grey(sky()), grey(sky()[:, :-1]), grey(sky() + 90)])
+    analysis.says("00001  CHANGED")
+    analysis.says("00002  CHANGED")
+
+
+def test_what_a_mask_covers_is_ignored(pipeline: Pipeline, folder: Path, tmp_path: Path) -> None:
+    """A change there is none; the records say which mask; the audit wants the same one."""
+    mask = np.zeros((64, 96), np.uint8)
+    mask[:, 50:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    path = str(tmp_path / "mask.png")
+    analysis = pipeline.start("image_analysis.py", PIPELINE_MASK=path)
+    alert = pipeline.start("image_event_alert.py")
+    stars = [None, (60, 36), (20, 36), (20, 40)]
+    images = [grey(sky(0, star)) for star in stars]
+    receive_series(pipeline, folder, [*images, images[-1].crop((0, 0, 60, 64))])
+    alert.says("00003  ALERT")
+    analysis.says("00004  unchanged")
+    analysis.says("00004  the mask has 96 x 64 pixels, and the image 60 x 64")
+    assert str(analysis).count("the mask has") == 1
+    assert pipeline.ids("image-events") == ["00002", "00003"]
+    event = parse(pipeline.records("image-events")[0].value, ImageEvent)
+    assert event.box is not None
+    assert event.box[2] <= 50
+    description = (pipeline.data / event.path).read_text()
+    assert f"\nMask: SHA-256 {event.mask_sha256}\n" in description
+    without = [
+        parse(one.value, ImageWithoutEvent) for one in pipeline.records("images-without-event")
+    ]
+    assert [(one.image_id, one.reason) for one in without] == [
+        *(("00000", "first image"), ("00001", "same pixels"), ("00004", "same pixels")),
+    ]
+    assert {one.mask_sha256 for one in without} == {event.mask_sha256}
+    command(pipeline, "audit", mask=path)
+    (pipeline.data / event.path).unlink()
+    assert "other masks" in str(command(pipeline, "audit", status=1))
+    command(pipeline, "audit", "--repair", "--mask", path)
+    assert (pipeline.data / event.path).read_text() == description
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--threshold", "-1"], {}),
+        (["--threshold", "nan"], {}),
+        ([], {"PIPELINE_THRESHOLD": "much"}),
+        (["--mask", "nothing.png"], {}),
+        ([], {"PIPELINE_MASK": "image_database"}),
+        (["--mask", "rubbish.png"], {}),
+    ],
+)
+def test_a_rule_that_makes_no_sense(
+    pipeline: Pipeline, arguments: list[str], environment: dict[str, str]
+) -> None:
+    """One line that names it, and exit 2, at the start."""
+    (pipeline.data / "rubbish.png").write_bytes(b"rubbish")
+    analysis = pipeline.start("image_analysis.py", *arguments, **environment)
+    assert analysis.ends() == 2
+    (line,) = analysis.lines
+    assert all(name in line for name in (*arguments[:1], *environment))
+
+
+def test_deep_and_floating_images(pipeline: Pipeline, folder: Path) -> None:
+    """They are compared in their own units, and NaN differs by nothing."""
+    counts = sky() * 100
+    blank = counts.astype(np.float32)
+    blank[10:20, 10:20] = np.nan
+    Image.fromarray(counts.astype(np.uint16)).save(folder / "0.tif")
+    Image.fromarray(counts.astype(np.uint16) + 5).save(folder / "1.png")
+    fits.PrimaryHDU(counts.astype(np.float32)).writeto(folder / "2.fits")
+    fits.PrimaryHDU(blank).writeto(folder / "3.fits")
+    Image.fromarray(blank[::-1] + np.float32(1)).save(folder / "4.tiff")
+    analysis = pipeline.start("image_analysis.py", "--threshold", "0.9")
+    pipeline.receive("--from", str(folder))
+    analysis.says("00004  CHANGED")
+    found = {
+        one.image_id: one
+        for one in (parse(r.value, ImageEvent) for r in pipeline.records("image-events"))
+    }
+    assert found.keys() == {"00001", "00002", "00004"}
+    assert found["00001"].block_difference == 5
+    assert found["00004"].block_difference == pytest.approx(1, abs=1e-4)
+    assert pipeline.records("dead-letters") == []
+
+
+def test_on_an_object_store(stored: StoredPipeline, folder: Path) -> None:
+    """As in directories: extensions, the memory of a watched directory, and the mock after it."""
+    for name in ("a.png", "b.fits", "c.png"):
+        picture(folder / name, ord(name[0]))
+        os.utime(folder / name, (ord(name[0]), ord(name[0])))
+    analysis = stored.start("image_analysis.py")
+    receiving = watch(stored, folder)
+    receiving.says("00002  received: c.png")
+    assert receiving.stop() == 0
+    receiving = watch(stored, folder)
+    receiving.says("image_receiving: from")
+    picture(folder / "d.png", 0)
+    receiving.says("00003  received: d.png")
+    assert receiving.stop() == 0
+    assert receiving.lines[-1] == "image_receiving: received 1 images; 0 set aside"
+    assert [name for name in stored.files("image_database") if name[0] != "."] == [
+        *("00000.png", "00001.fits", "00002.png", "00003.png"),
+    ]
+    stored.receive("--count", "1")
+    analysis.says("00004  unchanged")
+    assert analysis.stop() == 0
+    stored.receive("--from", str(folder / "b.fits"))
+    analysis = stored.start("image_analysis.py")
+    analysis.says("00005  CHANGED")

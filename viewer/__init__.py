@@ -1,0 +1,1 @@
+"""What the viewer knows and shows: an index of the databases, what Kafka adds, and pictures."""
