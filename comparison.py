@@ -146,29 +146,25 @@ def _decode_fits(content: bytes, path: str) -> Image.Image:
                 *more, height, width = (1, 0, 0, *shape)[-max(2, len(shape)) :]
                 if width * height and set(more) <= {1}:
                     _check_size(width, height, path)
-                    samples = part.data.reshape(height, width)[::-1]
-                    kind = samples.dtype
-                    modes = {np.dtype(np.uint8): "L", np.dtype(np.uint16): "I;16"}
-                    mode = "F" if kind.kind == "f" else modes.get(kind, "I")
-                    image = Image.new(mode, (width, height))
-                    for top, bottom in _strips(width, height):  # a copy would be large
-                        strip = _as_pillow_has_them(samples[top:bottom], path)
-                        image.paste(Image.fromarray(strip), (0, top))
-                    return image
+                    return _image_of(part.data.reshape(height, width)[::-1], path)
     raise Unusable(f"{path} has no image of two dimensions")
 
 
-def _as_pillow_has_them(samples: NDArray[Any], path: str) -> NDArray[Any]:
+def _image_of(samples: NDArray[Any], path: str) -> Image.Image:
     """Integers as they are, and other numbers as the nearest that 32 bits hold."""
+    small = {np.dtype(np.uint8): "L", np.dtype(np.uint16): "I;16"}
+    mode = "F" if samples.dtype.kind == "f" else small.get(samples.dtype, "I")
+    kind = {"F": np.float32, "I": np.int32}.get(mode, samples.dtype)
     limits = np.iinfo(np.int32)
-    if samples.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what is beyond is no value
-            return samples.astype(np.float32)
-    if samples.dtype in (np.uint8, np.uint16):
-        return samples
-    if samples.min() < limits.min or samples.max() > limits.max:
+    if mode == "I" and not limits.min <= samples.min() <= samples.max() <= limits.max:
         raise Unusable(f"{path} has integers beyond 32 bits, which can't be compared exactly")
-    return samples.astype(np.int32)
+    height, width = samples.shape
+    image = Image.new(mode, (width, height))
+    for top, bottom in _strips(width, height):  # a copy of all would be large
+        with np.errstate(over="ignore"):  # what is beyond is no value
+            strip = samples[top:bottom].astype(kind)
+        image.paste(Image.fromarray(strip), (0, top))
+    return image
 
 
 def _check_size(width: int, height: int, path: str) -> None:

@@ -39,7 +39,9 @@ from telling import Teller, names, title
 def main() -> None:
     """Send alerts until told to stop."""
     parser = Parser("Alert: tell the interested parties of each image event.")
-    add_options(parser)
+    add_recipients(parser)
+    about = "only say who would be told of which of the events that there are, and when"
+    parser.add_argument("--dry-run", action="store_true", help=about)
     options = parser.parse_args()
     settings = parser.settings(options)
     recipients = recipients_of(parser, options.recipients, settings.data)
@@ -86,19 +88,10 @@ def main() -> None:
         teller.finish()
 
 
-def add_options(parser: Parser) -> None:
-    """The options of this program alone."""
-    parser.add_argument(
-        "--recipients",
-        default=os.environ.get("PIPELINE_RECIPIENTS") or None,
-        metavar="FILE",
-        help="who else is told; default: PIPELINE_RECIPIENTS, or recipients.toml beside the data",
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="only say who would be told of which of the events that there are, and when",
-    )
+def add_recipients(parser: Parser) -> None:
+    """The option that says who else is told."""
+    about = "who else is told; not given, recipients.toml beside the data, if there is one; "
+    parser.add_setting("--recipients", "FILE", None, about=about)
 
 
 def recipients_of(

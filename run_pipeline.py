@@ -23,10 +23,11 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from itertools import chain
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
@@ -36,12 +37,17 @@ from kafka.errors import CorruptRecordError, KafkaError
 import chaos
 import embedded_kafka
 import image_receiving
+from commands import notifications
+from image_analysis import add_rule, read_rule
+from image_event_alert import add_recipients, recipients_of
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
-from pipeline.settings import PORT, Parser, Settings, matching
+from pipeline.settings import PORT, VARIABLES, Parser, Settings, matching
 from pipeline.store import digest
+from pipeline.stream import ABOUT
 from pipeline.topics import TAKERS, Topics, origin, place, taken
+from recipients import Recipient
 
 HERE = Path(__file__).resolve().parent
 COLOURS = {
@@ -50,10 +56,7 @@ COLOURS = {
     "image_event_alert": 35,
     "image_event_viewer": 32,
 }
-STAGE_OPTIONS = {  # by the stage that they are for
-    "image_analysis": ("--threshold", "--mask"),
-    "image_event_alert": ("--recipients",),
-}
+TELL_SECONDS = 10  # that recipients have, after all else is done
 
 
 class Program:
@@ -148,6 +151,28 @@ class Ledger:
                         return False
         return True
 
+    def wait_for(self, recipients: Mapping[str, Recipient], stop: Stop) -> None:
+        """Give the recipients time to be told of what is due, and say what waits then."""
+        end = time.monotonic() + TELL_SECONDS
+        waiting, is_due = 0, bool(recipients)
+        while is_due and not stop and time.monotonic() < end:
+            with suppress(KafkaError):
+                now = datetime.now(UTC)
+                boxes = {
+                    (partition, name): box
+                    for (partition, name), box in notifications.read(self._topics)[0].items()
+                    if box.waiting and name in recipients
+                }
+                waiting = sum(len(box.waiting) for box in boxes.values())
+                is_due = any(
+                    recipients[name].due(one.since, box.last, now) <= now
+                    for (_, name), box in boxes.items()
+                    for one in box.waiting.values()
+                )
+            stop.wait(0.2)
+        if waiting:
+            say(f"run_pipeline: {waiting} notifications wait; the next run goes on with them")
+
     def summary(self) -> tuple[str, bool]:
         """The table for people, and whether nothing of this run was lost or set aside."""
         images, events, alerts, dead = self.records.values()
@@ -170,7 +195,7 @@ class Ledger:
             middle, most = statistics.median(seconds), max(seconds)
             rows["received to alert"] = f"{middle:.3f} s median, {most:.3f} s at most"
         set_aside = [origin(record) for record in dead]
-        lost = False
+        lost = any((f"{ABOUT}stage", b"image_receiving") in record.headers for record in dead)
         for record in events:
             with suppress(Unusable):  # which the alert has set aside
                 is_told = parse(record.value, ImageEvent).event_id in told
@@ -195,11 +220,15 @@ def main() -> None:
     parser.add_argument("--copies", type=copies, default="1", help="of each stage; default: 1")
     port = matching(PORT, "a port")
     parser.add_argument("--view", type=port, nargs="?", const="8000", help="run the viewer along")
-    for name in chain(*STAGE_OPTIONS.values()):
-        parser.add_argument(name)
+    add_rule(parser)
+    add_recipients(parser)
     options, arguments = parser.parse_known_args()
+    options.of_receiving = arguments
     settings = parser.settings(options)
-    image_receiving.read_arguments(arguments)
+    # What is wrong is said before anything starts.
+    image_receiving.read_arguments(options.of_receiving)
+    read_rule(parser, options)
+    recipients = recipients_of(parser, options.recipients, settings.data)
     is_told = any(argument.startswith("--bootstrap-servers") for argument in sys.argv)
     broker = None
     with ExitStack() as closing:
@@ -215,7 +244,11 @@ def main() -> None:
             settings = dataclasses.replace(settings, bootstrap_servers=broker.bootstrap_servers)
             where = settings.bootstrap_servers
             say(f"run_pipeline: embedded Kafka at {where}, topics in {topics}")
-        status = run(settings, options, arguments, broker, closing)
+        for option, variable in VARIABLES.items():
+            if value := getattr(options, option.strip("-").replace("-", "_")):
+                os.environ[variable] = value
+        os.environ["KAFKA_BOOTSTRAP_SERVERS"] = settings.bootstrap_servers
+        status = run(settings, options, recipients, broker)
     sys.exit(status)
 
 
@@ -229,62 +262,55 @@ def topics_of(data: Path | str) -> Path:
 def run(
     settings: Settings,
     options: Namespace,
-    arguments: Sequence[str],
+    recipients: Mapping[str, Recipient],
     broker: embedded_kafka.Broker | None,
-    closing: ExitStack,
 ) -> int:
-    """Run the programs until they are done or one fails; the exit status.
-
-    `arguments` are for image_receiving.py.
-    """
+    """Run the programs until they are done or one fails; the exit status."""
     stop = Stop(status=130, seconds=20)
     kafka = Kafka(settings, stop)
-    ledger, closing_ledger = kafka.connect(lambda inner: Ledger(kafka, inner))
-    closing.push(closing_ledger)
-    os.environ["KAFKA_BOOTSTRAP_SERVERS"] = settings.bootstrap_servers
-    os.environ["PIPELINE_DATA"] = str(settings.data)
-    os.environ["KAFKA_WAIT"] = f"{settings.kafka_wait:f}"
-    programs: list[Program] = []
-    closing.callback(stop_all, programs)
-    for name, arguments_of_it, copy in asked_for(options):
-        programs.append(Program(name, arguments_of_it, copy))
-    receiving = Program("image_receiving", arguments)
-    programs.append(receiving)
-    is_done = False
-    while not is_done and not stop:
-        if status := failure(programs, receiving, broker, settings):
-            return status
-        with suppress(KafkaError):  # the programs say it when Kafka is away, and give up in time
-            ledger.read()
-            is_done = receiving.process.poll() == 0 and ledger.is_settled()
-    if not is_done:
-        say("run_pipeline: stopping; the next run goes on from here")
-        return stop.status
-    if not options.view:
-        stop_all(programs)
-    table, is_complete = ledger.summary()
-    say(f"\n{table}\n")
-    if not is_complete:
-        say("run_pipeline: not every image went all the way; the lines above say which and why")
-    if options.view:
-        say(f"run_pipeline: the viewer is at http://localhost:{options.view}; Ctrl-C ends all")
-    while options.view and not stop:
-        if status := failure(programs, receiving, broker, settings):
-            return status
-        stop.wait(1)
+    ledger, closing = kafka.connect(lambda inner: Ledger(kafka, inner))
+    with closing:
+        programs: list[Program] = []
+        closing.callback(stop_all, programs)
+        programs += start(options)
+        receiving = programs[-1]
+        is_done = False
+        while not is_done and not stop:
+            if status := failure(programs, receiving, broker, settings):
+                return status
+            with suppress(KafkaError):  # the programs say when Kafka is away, and give up in time
+                ledger.read()
+                is_done = receiving.process.poll() == 0 and ledger.is_settled()
+        if not is_done:
+            say("run_pipeline: stopping; the next run goes on from here")
+            return stop.status
+        ledger.wait_for(recipients, stop)
+        if not options.view:
+            stop_all(programs)
+        table, is_complete = ledger.summary()
+        say(f"\n{table}\n")
+        if not is_complete:
+            say("run_pipeline: not every image went all the way; the lines above say which and why")
+        if options.view:
+            say(f"run_pipeline: the viewer is at http://localhost:{options.view}; Ctrl-C ends all")
+        while options.view and not stop:
+            if status := failure(programs, receiving, broker, settings):
+                return status
+            stop.wait(1)
     return 0 if is_complete else 1
 
 
-def asked_for(options: Namespace) -> Iterator[tuple[str, Sequence[str], int | None]]:
-    """What runs beside receiving: the program, its arguments, and which of several it is."""
+def start(options: Namespace) -> list[Program]:
+    """The programs, which run; receiving is the last."""
     copies = int(options.copies)
-    for number in range(1, copies + 1):
-        for stage, names in STAGE_OPTIONS.items():
-            given = {name: getattr(options, name.strip("-")) for name in names}
-            told = [text for one, value in given.items() if value for text in (one, value)]
-            yield stage, told, number if copies > 1 else None
+    programs = [
+        Program(name, copy=number if copies > 1 else None)
+        for number in range(1, copies + 1)
+        for name in ("image_event_alert", "image_analysis")
+    ]
     if options.view:
-        yield "image_event_viewer", ["--port", options.view], None
+        programs.append(Program("image_event_viewer", ["--port", options.view]))
+    return [*programs, Program("image_receiving", options.of_receiving)]
 
 
 def failure(

@@ -10,6 +10,7 @@ has a thread of its own while something is sent, so that a server that hangs hol
 
 import logging
 import os
+import re
 import tempfile
 import threading
 import time
@@ -421,7 +422,8 @@ class Teller:
                 content = self._databases[database].read(path, sha256)
                 if size + len(content) > MOST_ATTACHED:
                     raise Unusable(f"{path} is too large, {len(content)} bytes")
-                file = directory / Path(path).name
+                # The name goes into headers that not every channel quotes.
+                file = directory / re.sub(r"[^\w.-]", "_", Path(path).name, flags=re.ASCII)
                 file.write_bytes(content)
             except (Unusable, OSError) as reason:
                 lines.append(f"Not attached: {printable(str(reason))}")

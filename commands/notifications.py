@@ -23,22 +23,14 @@ def main(arguments: Sequence[str]) -> None:
     )
     kafka = Kafka(parser.settings(parser.parse_args(arguments)), Stop(status=1))
     topics, closing = kafka.connect(lambda inner: Topics(kafka, inner))
-    lines: list[tuple[str, datetime, str, Sequence[str]]] = []
-    boxes: dict[tuple[int, str], Box] = {}
     with closing:
         try:
-            start, end = topics.beginnings(NOTIFICATIONS), topics.ends(NOTIFICATIONS)
-            for record in topics.read(start, end):
-                with suppress(Unusable):
-                    message = parse(record.value)
-                    sent = moment(record.timestamp / 1000)
-                    box = boxes.setdefault((record.partition, message.recipient), Box())
-                    box.take(record, message, sent)
-                    if isinstance(message, Told):
-                        at = message.at.astimezone(UTC)
-                        lines.append((message.recipient, at, message.outcome, message.event_ids))
+            boxes, all_told = read(topics)
         except KafkaError as error:
             sys.exit(f"Kafka: {text(error)}; try again")
+    lines: list[tuple[str, datetime, str, Sequence[str]]] = [
+        (told.recipient, told.at.astimezone(UTC), told.outcome, told.event_ids) for told in all_told
+    ]
     for (_, recipient), box in boxes.items():
         for one in box.waiting.values():
             event = one.notification.event
@@ -48,3 +40,18 @@ def main(arguments: Sequence[str]) -> None:
     counts = (f"{sum(one[2] == what for one in lines)} {what}" for what in ("sent", "given up"))
     waiting = sum(one[2] == "waits" for one in lines)
     say(f"{len({one[0] for one in lines})} recipients: {', '.join(counts)}, {waiting} wait")
+
+
+def read(topics: Topics) -> tuple[dict[tuple[int, str], Box], list[Told]]:
+    """What waits, by partition and recipient, and what was told. Raises `KafkaError`."""
+    boxes: dict[tuple[int, str], Box] = {}
+    told = []
+    start, end = topics.beginnings(NOTIFICATIONS), topics.ends(NOTIFICATIONS)
+    for record in topics.read(start, end):
+        with suppress(Unusable):
+            message = parse(record.value)
+            box = boxes.setdefault((record.partition, message.recipient), Box())
+            box.take(record, message, moment(record.timestamp / 1000))
+            if isinstance(message, Told):
+                told.append(message)
+    return boxes, told

@@ -21,6 +21,7 @@ VARIABLES = {
     "--kafka-wait": "KAFKA_WAIT",
     "--threshold": "PIPELINE_THRESHOLD",
     "--mask": "PIPELINE_MASK",
+    "--recipients": "PIPELINE_RECIPIENTS",
 }
 CHOICES = {
     "KAFKA_SECURITY_PROTOCOL": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),

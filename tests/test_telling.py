@@ -355,6 +355,18 @@ def test_pictures_that_are_gone(pipeline: Pipeline, web: WebServer) -> None:
     assert "The alert is gone" in one["message"]
 
 
+def test_a_hostile_name(pipeline: Pipeline, mail: MailServer) -> None:
+    """A picture's name can't end its place in a mail's header, nor begin another one."""
+    path = 'image_database/a"; filename="evil.exe'
+    (pipeline.data / path).write_bytes(b"picture")
+    alert = start(pipeline, night=f'url = "{mail.url("night@example.org")}"')
+    put_event(pipeline, "00001", image_path=path, previous_image_path=path)
+    alert.says("^00001  told night")
+    (picture,) = mail.mails[0].iter_attachments()
+    assert picture.get_filename() == "a___filename__evil.exe"
+    assert picture.get_content() == b"picture"
+
+
 def test_hostile_notifications(pipeline: Pipeline, web: WebServer) -> None:
     """Rubbish is left and said; no path leads out; nothing steers a terminal; the rest is told."""
     alert = start(pipeline, night=f'url = "{web.url()}"')

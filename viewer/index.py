@@ -93,6 +93,7 @@ class Index:
         self.unread = 0  # descriptions that are there, but not in the index yet
         self.version = time.time_ns() // 1000  # another one whenever a page may look different
         self.troubles: dict[str, str] = {}  # what is wrong now, for people, by what it is about
+        self._faults: list[Passing] = []  # since the last listing
         self._known_events: set[str] = set()
         self._known_images: set[str] = set()
         self._hints: set[str] = set()
@@ -135,9 +136,10 @@ class Index:
         with ThreadPoolExecutor(max(1, self.events.files.ahead)) as threads:
             while not stop:
                 took = 0.0
+                self._faults.clear()
                 try:
-                    self.tell("files", "")
                     took, is_all = self._list(threads)
+                    self.tell("files", f"{self._faults[0]}." if self._faults else "")
                     if not is_all:
                         continue
                 except Passing as fault:
@@ -200,7 +202,7 @@ class Index:
         try:
             event = self.look(event_id)
         except Passing as fault:
-            self.tell("files", f"{fault}.")
+            self._faults.append(fault)
             return None
         if not event:
             return None

@@ -58,7 +58,8 @@ def draw_shown(content: bytes, other: bytes | None, path: str) -> tuple[bytes, s
                 with_other = _deep(other)
                 samples += [with_other] if with_other is not None else []
             low, high = _stretch(samples)
-            level = np.clip((samples[0] - low) / (high - low), 0, 1) * 255
+            with np.errstate(all="ignore"):  # of samples that are no number, or next to infinite
+                level = np.clip((samples[0] - low) / (high - low), 0, 1) * 255
             shown = Image.fromarray(np.nan_to_num(level).astype(np.uint8))
         drawn = io.BytesIO()
         if shown.mode == "RGBA":

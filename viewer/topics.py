@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import islice
 
 from kafka import TopicPartition
+from kafka.cluster import ClusterMetadata
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
@@ -30,11 +31,16 @@ from viewer.index import LETTERS, TOGETHER, Index
 # How many records of each partition to go back at the start.
 TAKEN = {DEAD_LETTERS: LETTERS, IMAGES_WITHOUT_EVENT: 100_000, IMAGE_EVENTS: 0}
 BEGINNING = 600  # of a value, in bytes; of a reason, in characters
+PLACE = {"topic", "partition", "offset"}
 REASONS = {
     "first image": "first image of its source",
     "same bytes": "the same bytes as the image before",
     "same pixels": "the same pixels as the image before",
 }
+
+# Or to ask for a topic that a new Kafka doesn't have would make it, as that Kafka likes it. The
+# consumer has an option of this name, too, which kafka-python 3.0.12 doesn't hand on.
+ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
 
 
 class Watched(Kafka):
@@ -80,12 +86,14 @@ def follow(kafka: Watched, index: Index) -> None:
 
 def take(topics: Topics, topic: str, positions: dict[TopicPartition, int], index: Index) -> None:
     """Take in what is new in a topic."""
-    for partition, end in topics.ends(topic).items():
-        start = positions.get(partition, end + 1)
-        if start > end:  # the first time, or another Kafka stands in its place
-            start = max(0, end - TAKEN[topic])
+    ends = topics.ends(topic)
+    for partition in [one for one in positions if one.topic == topic]:
+        if positions[partition] > ends.get(partition, 0):  # another Kafka stands in its place
+            del positions[partition]
             if topic == DEAD_LETTERS:
                 index.put("DELETE FROM letters WHERE partition = ?", [(partition.partition,)])
+    for partition, end in ends.items():
+        start = positions.get(partition, max(0, end - TAKEN[topic]))
         records = topics.read({partition: start}, {partition: end}) if start < end else iter(())
         while some := list(islice(records, TOGETHER)):
             PUT[topic](some, index)
@@ -96,8 +104,8 @@ def put_letters(records: Iterable[ConsumerRecord], index: Index) -> None:
     """Take in dead letters; the newest stay."""
     rows = []
     for record in records:
-        letter, value = Letter(record), record.value or b""
-        about = {name: one[:BEGINNING] for name, one in letter.about.items()}
+        value = record.value or b""
+        about = {name: one[:BEGINNING] for name, one in Letter(record).about.items()}
         image_id = None
         with suppress(Unusable):
             image_id = parse(value, ReceivedImage).image_id
@@ -105,7 +113,7 @@ def put_letters(records: Iterable[ConsumerRecord], index: Index) -> None:
             (
                 *(record.partition, record.offset, record.timestamp),
                 about.get("stage", ""),
-                "{topic}[{partition}] {offset}".format(**about) if letter.is_ours else "",
+                "{topic}[{partition}] {offset}".format(**about) if about.keys() >= PLACE else "",
                 about.get("key"),
                 about.get("exception.message", ""),
                 printable(value[:BEGINNING].decode(errors="backslashreplace")),
