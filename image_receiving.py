@@ -286,7 +286,12 @@ def read_arguments(arguments: list[str] | None = None) -> tuple[Namespace, Setti
             options.files, options.left_alone = files_of(options.paths)
         except Unusable as reason:
             parser.error(f"--from: {reason}")
-    return options, parser.settings(options)
+    settings = parser.settings(options)
+    if options.watch and isinstance(settings.data, Path):
+        watched, database = Path(*options.paths), settings.data / IMAGE_DATABASE
+        if database.exists() and watched.samefile(database):
+            parser.error(f"--watch: {options.paths[0]!r} is where the images go; watch another one")
+    return options, settings
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ class Watched(Kafka):
     def __init__(self, settings: Settings, stop: Stop, index: Index) -> None:
         self._index = index
         super().__init__(dataclasses.replace(settings, kafka_wait=math.inf), stop)
+        self.options["request_timeout_ms"] = 10_000  # so long it asks a new Kafka for old topics
 
     def _make_topics(self) -> None:
         """None: those that aren't there have nothing to show."""
