@@ -9,6 +9,7 @@ covers is as if it were equal.
 The block difference is what noise hardly moves and a new star does: of each block of 8 x 8 pixels
 that begins in every fourth row and column, the mean of the signed differences, without its sign;
 the largest of all blocks and channels. What a block has beyond the edge is as if it were equal.
+With a threshold, only what is in the blocks that reach it counts as changed: noise doesn't.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import io
 import itertools
 import math
 import warnings
+from collections.abc import Iterator
 from functools import reduce
 from importlib import import_module
 from importlib.util import find_spec
@@ -89,9 +91,8 @@ class _Overlap(NamedTuple):
     """How two images differ where both have pixels."""
 
     squares: float  # the sum of the squared differences of all samples
-    block_difference: float
+    cells: NDArray[Any]  # channels x rows x columns: the sums of the signed differences
     largest: Image.Image  # as in `Change`
-    channels: int
 
 
 @patiently
@@ -186,9 +187,15 @@ def mask_of(image: Image.Image) -> Image.Image:
 
 @patiently
 def compare(
-    previous: Image.Image, image: Image.Image, mask: Image.Image | None = None
+    previous: Image.Image,
+    image: Image.Image,
+    mask: Image.Image | None = None,
+    threshold: float = 0,
 ) -> Change | None:
-    """What differs between two decoded images; None if nothing does where `mask` isn't 255."""
+    """What differs between two decoded images; None if nothing does where `mask` isn't 255.
+
+    If blocks reach the threshold, what counts as changed is in these.
+    """
     if previous is image:
         return None
     is_plain = {previous.mode, image.mode}.isdisjoint({*DEEP, "F"})
@@ -202,7 +209,11 @@ def compare(
     )
     if not overlap.squares and not in_one_only:
         return None
-    squares = overlap.squares + in_one_only * overlap.channels * full_scale**2
+    block_difference = full_scale if in_one_only else _block_difference(overlap.cells)
+    if not beyond and 0 < threshold <= block_difference:
+        overlap.largest.paste(0, mask=_beside_blocks(overlap, threshold))
+    channels = len(overlap.cells)
+    squares = overlap.squares + in_one_only * channels * full_scale**2
     width, height = overlap.largest.size
     pixels = sum(one.width * one.height for one in (previous, image)) - width * height
     boxes = [overlap.largest.getbbox()]
@@ -212,8 +223,8 @@ def compare(
     lefts, tops, rights, bottoms = zip(*filter(None, boxes), strict=True)
     return Change(
         l2_norm=math.sqrt(squares),
-        rms=math.sqrt(squares / (pixels * overlap.channels)),
-        block_difference=full_scale if in_one_only else overlap.block_difference,
+        rms=math.sqrt(squares / (pixels * channels)),
+        block_difference=block_difference,
         changed_pixels=int(np.count_nonzero(np.asarray(overlap.largest))) + in_one_only,
         pixels=pixels,
         box=(min(lefts), min(tops), max(rights), max(bottoms)),
@@ -252,7 +263,7 @@ def _overlap(previous: Image.Image, image: Image.Image, mask: Image.Image | None
             rows = _in_fours(second, np.int16)
             rows -= _in_fours(first, np.int16)
             _put(into, left, top + upper, rows)
-    return _Overlap(squares, _block_difference(cells), Image.fromarray(largest), len(cells))
+    return _Overlap(squares, cells, Image.fromarray(largest))
 
 
 def _overlap_deep(
@@ -290,7 +301,7 @@ def _overlap_deep(
     scaled = np.empty((height, width), np.uint8)
     for top, bottom in parts:
         scaled[top:bottom] = np.ceil(np.minimum(largest[top:bottom] / greatest, 1) * 255)
-    return _Overlap(squares, _block_difference(cells), Image.fromarray(scaled), len(cells))
+    return _Overlap(squares, cells, Image.fromarray(scaled))
 
 
 def _samples(image: Image.Image, are_numbers: bool, kind: type) -> NDArray[Any]:
@@ -402,16 +413,32 @@ def _put(cells: NDArray[Any], left: int, top: int, rows: NDArray[Any]) -> None:
     cells[row : row + height, column : column + width] = pairs[:, 0::2] + pairs[:, 1::2]
 
 
-def _block_difference(cells: NDArray[Any]) -> float:
-    """The largest mean of two by two cells, without its sign."""
-    largest = 0.0
+def _blocks(cells: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The sums of two by two cells, in parts; where each begins."""
     for channel in cells:
         for top in range(0, len(channel) - 1, 256):
             part = channel[top : top + 257]
             pairs = part[1:] + part[:-1]
-            blocks = pairs[:, 1:] + pairs[:, :-1]
-            largest = max(largest, float(blocks.max()), -float(blocks.min()))
+            yield top, pairs[:, 1:] + pairs[:, :-1]
+
+
+def _block_difference(cells: NDArray[Any]) -> float:
+    """The largest mean of two by two cells, without its sign."""
+    largest = max(max(float(one.max()), -float(one.min())) for _, one in _blocks(cells))
     return largest / (2 * CELL) ** 2
+
+
+def _beside_blocks(overlap: _Overlap, threshold: float) -> Image.Image:
+    """Mode L: 255 where no block reaches the threshold."""
+    is_beside = np.full(overlap.cells.shape[1:], True)
+    for top, sums in _blocks(overlap.cells):
+        reaches = np.abs(sums) >= threshold * (2 * CELL) ** 2
+        height, width = reaches.shape
+        for row, column in itertools.product((0, 1), (0, 1)):
+            is_beside[top + row : top + row + height, column : column + width] &= ~reaches
+    width, height = overlap.largest.size
+    pixels = is_beside[1:-1, 1:-1].repeat(CELL, axis=0).repeat(CELL, axis=1)
+    return Image.fromarray(pixels[:height, :width].astype(np.uint8) * 255)
 
 
 @patiently

@@ -86,7 +86,11 @@ def main() -> None:
                 recent[message.image_id] = message
                 previous = image_before(images, message, latest.get(message.source), recent)
                 image = take(images, message, previous)
-                change = compare(previous.pixels, image.pixels, rule.mask) if previous else None
+                change = (
+                    compare(previous.pixels, image.pixels, rule.mask, rule.threshold)
+                    if previous
+                    else None
+                )
             except Unusable as reason:
                 batch.set_aside(record, reason)
                 continue

@@ -243,7 +243,7 @@ class Audit:
             rule = Rule(found.threshold, mask, found.mask_sha256)
         try:
             previous, image = (take(self._images, one.message) for one in (before, item))
-            change = compare(previous.pixels, image.pixels, rule.mask)
+            change = compare(previous.pixels, image.pixels, rule.mask, rule.threshold)
         except Unusable as reason:
             self._fault("wrong", f"{reason}, and was not set aside")
             return None

@@ -110,7 +110,9 @@ class Batch:
 
     def is_repeated(self, record: ConsumerRecord, message: ReceivedImage | ImageEvent) -> bool:
         """Whether this very message came before, and what it causes is published."""
-        if any((CAUSE, cause(record)) in outgoing["headers"] for outgoing in self._outgoing):
+        because = (CAUSE, cause(record))
+        published = [one for one in self._outgoing if one["topic"] == self._stage.publishes]
+        if any(because in one["headers"] for one in published):
             return True
         try:
             generation = self._group.generation_id

@@ -110,9 +110,45 @@ def test_a_star_is_seen_wherever_it_is(mode: str) -> None:
         else:
             kind = DTYPES.get(mode, np.uint8)
             images = [Image.fromarray(one.astype(kind)) for one in (before, after)]
-        change = compare(*images)
+        change = compare(images[0], images[1])
         assert change is not None
         assert change.block_difference > 0.9 * star.sum() / 64
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "F"])
+def test_with_a_threshold_noise_does_not_count(mode: str) -> None:
+    """What changed is in the blocks that reach it; if none does, it is as without a threshold."""
+    rng = np.random.default_rng(7)
+    before, after = (np.round(rng.normal(100, 4, (61, 83))) for _ in range(2))
+    after[41:44, 50:53] += 120
+    after[60, 82] += 100  # one pixel is little of a block
+    kind = DTYPES.get(mode, np.uint8)
+    first, second = (
+        Image.fromarray(
+            np.dstack([before, one.clip(0, 255), before]).astype(np.uint8)
+            if mode == "RGB"
+            else one.clip(0, 255).astype(kind)
+        )
+        for one in (before, after)
+    )
+    plain, change = compare(first, second), compare(first, second, threshold=10)
+    assert plain is not None
+    assert change is not None
+    assert plain.box == (0, 0, 83, 61)
+    left, top, right, bottom = change.box
+    assert 40 <= left <= 50
+    assert 53 <= right <= 60
+    assert 32 <= top <= 41
+    assert 44 <= bottom <= 52
+    seen = np.asarray(change.largest) > 0
+    everywhere = np.asarray(plain.largest) > 0
+    assert change.changed_pixels == seen.sum()
+    assert (seen[top:bottom, left:right] <= everywhere[top:bottom, left:right]).all()
+    assert seen[41:44, 50:53].all()
+    assert (change.rms, change.block_difference) == (plain.rms, plain.block_difference)
+    higher = compare(first, second, threshold=plain.block_difference + 1)
+    assert higher is not None
+    assert higher.box == plain.box
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "I;16", "F"])
