@@ -15,6 +15,7 @@ import pytest
 from conftest import HERE, Pipeline, clone_to, docker, until
 
 from pipeline.messages import KINDS
+from recipients import Recipient, read_recipients
 
 README = (HERE / "README.md").read_text()
 CONTAINER = "pipeline_container"
@@ -202,6 +203,18 @@ def test_the_readmes_consumer(pipeline: Pipeline) -> None:
     started = pipeline.start(sys.executable, "-u", str(consumer))
     started.says('"event_id":"00007"')
     started.process.kill()
+
+
+def test_the_readmes_recipients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's example of a recipients.toml is one, and names each setting that there is."""
+    section = README.split("## Tell people\n")[1].split("\n## ")[0]
+    file = tmp_path / "recipients.toml"
+    file.write_text(re.findall(r"```toml\n(.*?)```", section, re.DOTALL)[0])
+    monkeypatch.setenv("MAIL_USER", "me")
+    monkeypatch.setenv("MAIL_PASSWORD", "se/cr@et")
+    assert list(read_recipients(file)) == ["night-shift", "archive"]
+    settings = {field.name for field in msgspec.structs.fields(Recipient)}
+    assert settings <= set(re.findall(r"`(\w+)`", section))
 
 
 def test_what_proves_the_promises_is_there() -> None:

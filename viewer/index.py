@@ -23,9 +23,7 @@ from pipeline.settings import Settings
 from pipeline.store import IMAGE_DATABASE, IMAGE_EVENT_DATABASE, Database
 
 TOGETHER = 500  # new files that become visible together
-WORTH = (
-    5  # seconds of taking them in until the names are listed again, or twice as long as that takes
-)
+WORTH = 5  # seconds to take them in until the next listing, or twice as long as one takes
 PAUSE = 0.5  # seconds between two listings, or ten times as long as one takes
 LONGEST = 2**16  # bytes of a description that are looked at
 RECENT = 600  # seconds in which the file of an image that Kafka tells of must be listed
