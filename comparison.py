@@ -210,7 +210,7 @@ def compare(
     if not overlap.squares and not in_one_only:
         return None
     block_difference = full_scale if in_one_only else _block_difference(overlap.cells)
-    if not beyond and 0 < threshold <= block_difference:
+    if not in_one_only and 0 < threshold <= block_difference:
         overlap.largest.paste(0, mask=_beside_blocks(overlap, threshold))
     channels = len(overlap.cells)
     squares = overlap.squares + in_one_only * channels * full_scale**2

@@ -21,13 +21,14 @@ from threading import Thread
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
+import numpy as np
 import uvicorn
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
@@ -118,7 +119,8 @@ class Search:
                 refuse(f"{name}: {text!r} is no time; write it like 2026-11-25 18:30")
         least = None
         if text := given.get("least", ""):
-            if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,20})?", text) or float(text) > 100:
+            number = r"([0-9]{1,3})?(\.[0-9]{1,20})?"
+            if not re.fullmatch(number, text) or text == "." or float(text) > 100:
                 refuse(f"changed: {text!r} is no share; write a number from 0 to 100")
             least = float(text)
         return cls(id_, source, times[0], times[1], least)
@@ -142,7 +144,7 @@ class Search:
             "source": self.source,
             "from": form_time(self.since),
             "to": form_time(self.until),
-            "least": "" if self.least is None else f"{self.least:g}",
+            "least": plain(self.least),
             **more,
         }
         given = {name: value for name, value in asked.items() if value}
@@ -162,7 +164,9 @@ class Viewer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.globals.update(clock=clock, percent=percent, form_time=form_time, key=key_of)
+        self.templates.globals.update(
+            clock=clock, percent=percent, form_time=form_time, plain=plain, key=key_of
+        )
 
     def app(self, host: str) -> ASGIApp:
         """What answers requests."""
@@ -182,11 +186,14 @@ class Viewer:
 
     def events(self, request: Request) -> Response:
         """The events, newest first, a page of them."""
+        version = self.index.version
         asked = request.query_params
         search = Search.of(asked)
         older, newer = cursor(asked.get("older", "")), cursor(asked.get("newer", ""))
         rows = self.find(search, newer, is_newer=True, most=PAGE + 1) if newer else []
-        is_newest = len(rows) <= PAGE and not older
+        if newer and len(rows) <= PAGE:
+            return RedirectResponse(f"/{search.query()}", 303)  # the newest page, which is live
+        is_newest = not (newer or older)
         if len(rows) > PAGE:
             rows, has_older = rows[PAGE - 1 :: -1], True
         else:
@@ -196,6 +203,7 @@ class Viewer:
         total = self.index.select(f"SELECT count(*) FROM events WHERE {condition}", values)[0][0]  # noqa: S608
         return self.page(
             "list.html",
+            version=version,
             rows=rows,
             total=total,
             search=search,
@@ -207,6 +215,7 @@ class Viewer:
 
     def event(self, request: Request) -> Response:
         """One event: its pictures, to be compared, and all that its description says."""
+        version = self.index.version
         search = Search.of(request.query_params)
         event = self.read(request)
         place = (event.received, event.number, event.source)
@@ -219,6 +228,7 @@ class Viewer:
         }
         return self.page(
             "event.html",
+            version=version,
             event=event,
             box=box_of(event.box),
             pictures=pictures,
@@ -257,6 +267,7 @@ class Viewer:
 
     def timeline(self, request: Request) -> Response:
         """Images and events of a source over time, and its newest images."""
+        version = self.index.version
         search, index = Search.of(request.query_params), self.index
         sources = index.select(
             "SELECT source, sum(images) AS images, sum(events) AS events, max(latest) AS latest "
@@ -295,6 +306,7 @@ class Viewer:
         )
         return self.page(
             "timeline.html",
+            version=version,
             source=source,
             sources=sources,
             search=search,
@@ -305,6 +317,7 @@ class Viewer:
 
     def set_aside(self, request: Request) -> Response:
         """The dead letters, newest first, a page of them."""
+        version = self.index.version
         asked = request.query_params.get("older", "")
         if asked and not re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18}){2}", asked):
             refuse(f"older: {asked!r} is no place in this list")
@@ -315,7 +328,11 @@ class Viewer:
             (*place, PAGE + 1),
         )
         return self.page(
-            "set_aside.html", rows=rows[:PAGE], has_older=len(rows) > PAGE, is_newest=not asked
+            "set_aside.html",
+            version=version,
+            rows=rows[:PAGE],
+            has_older=len(rows) > PAGE,
+            is_newest=not asked,
         )
 
     async def live(self, _request: Request) -> Response:
@@ -393,7 +410,8 @@ class Viewer:
         index = self.index
         letters = index.select("SELECT count(*) FROM letters")[0][0]
         troubles = [trouble for trouble in list(index.troubles.values()) if trouble]
-        values |= {"version": index.version, "unread": index.unread}
+        # A page says what it was when it began to be made, so that nothing new is missed.
+        values = {"version": index.version, "unread": index.unread, **values}
         values |= {"letters": letters, "troubles": troubles}
         return HTMLResponse(self.templates.get_template(template).render(values), status)
 
@@ -447,6 +465,11 @@ def form_time(seconds: int | None) -> str:
 def percent(share: float | None) -> str:
     """A share for people."""
     return "unknown" if share is None else f"{share:.3g} %"
+
+
+def plain(number: float | None) -> str:
+    """A number as forms and addresses have it."""
+    return "" if number is None else np.format_float_positional(number, trim="-")
 
 
 def listen(host: str, port: int) -> socket.socket:

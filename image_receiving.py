@@ -28,7 +28,15 @@ from pipeline.connection import Kafka, Stop
 from pipeline.copies import Copy
 from pipeline.messages import SOURCE, ReceivedImage, image_id
 from pipeline.settings import REPOSITORY, Parser, Settings, matching
-from pipeline.store import IMAGE_DATABASE, IMAGE_ORIGINAL, Database, digest, image_path
+from pipeline.store import (
+    IMAGE_DATABASE,
+    IMAGE_EVENT_ALERTS,
+    IMAGE_EVENT_DATABASE,
+    IMAGE_ORIGINAL,
+    Database,
+    digest,
+    image_path,
+)
 from pipeline.stream import BATCH, printable
 
 ORIGINAL = f"{IMAGE_ORIGINAL}/original_image.jpg"
@@ -71,9 +79,10 @@ def main() -> None:
     told = [reason for reason in reasons if isinstance(reason, str)]
     if told:
         sys.exit("; ".join(told))
-    wanted = min(options.count, len(options.files)) if options.paths else options.count * len(names)
-    if received + aside < wanted and not options.watch:
-        missing = wanted - received - aside
+    usable = len(options.files) - aside
+    wanted = min(options.count, usable) if options.paths else options.count * len(names)
+    if received < wanted and not options.watch:
+        missing = wanted - received
         sys.exit(f"image_receiving: stopped; {missing} of {wanted} images are missing")
     say(
         f"image_receiving: received {received} images"
@@ -154,6 +163,7 @@ def store_and_publish(
             images.sync()
             say_received(outbox.publish(), options)
             say_received(outbox.settle(), options)
+            outbox.forget()
     outbox.close()
     return number - first
 
@@ -176,6 +186,8 @@ def due(
             return
         taken += picture is not None
         yield picture
+        if picture is None:  # what comes late doesn't come faster
+            began = max(began, time.monotonic() - taken * options.interval)
 
 
 def say_received(messages: Sequence[ReceivedImage], options: Namespace) -> None:
@@ -288,9 +300,10 @@ def read_arguments(arguments: list[str] | None = None) -> tuple[Namespace, Setti
             parser.error(f"--from: {reason}")
     settings = parser.settings(options)
     if options.watch and isinstance(settings.data, Path):
-        watched, database = Path(*options.paths), settings.data / IMAGE_DATABASE
-        if database.exists() and watched.samefile(database):
-            parser.error(f"--watch: {options.paths[0]!r} is where the images go; watch another one")
+        for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
+            ours = settings.data / name
+            if ours.exists() and ours.samefile(*options.paths):
+                parser.error(f"--watch: {options.paths[0]!r} is the pipeline's own; watch another")
     return options, settings
 
 

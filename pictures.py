@@ -29,6 +29,7 @@ from pipeline.stream import printable
 USUAL = {"TIFF": "tif", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
 SETTLED = 1.0  # seconds that a file must have been as it is, to be taken
 PATIENCE = 30.0  # seconds after which one that can't be used so is set aside
+SURE = 60.0  # seconds in which a directory that was replaced has been the same again
 PAUSE = 0.5  # seconds between two looks at a watched directory, at least
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of ours, not the file's fault
 
@@ -119,12 +120,17 @@ def usual_extension(content: bytes) -> str:
     return USUAL.get(str(kind), EXTENSIONS[0])
 
 
-def _status(entry: "os.DirEntry[str]") -> os.stat_result | None:
-    """That of a file, or of a link that leads nowhere; None if it was deleted just now."""
-    for is_followed in (True, False):
+def _status(entry: "os.DirEntry[str]") -> tuple[os.stat_result | None, bool]:
+    """That of a file, or of a link that leads nowhere now; None if it was deleted just now.
+
+    And whether this is for good: what a link leads to, or a disk, may come back.
+    """
+    try:
+        return entry.stat(), True
+    except OSError as error:
         with suppress(OSError):
-            return entry.stat(follow_symlinks=is_followed)
-    return None
+            return entry.stat(follow_symlinks=False), False
+        return None, isinstance(error, FileNotFoundError)
 
 
 def _is_named_so(path: str) -> bool:
@@ -192,6 +198,7 @@ class _Version:
     """A file as it has been for a while."""
 
     mark: str
+    aside_mark: str  # what is noted if it is set aside: new rights, too, make it another one
     since: float
     was_tried: bool = False
 
@@ -206,6 +213,7 @@ class Watch:
         self._stop = stop
         self._versions: dict[str, _Version] = {}  # by path
         self._place: tuple[int, int] | None = None  # of the directory that the memory is about
+        self._sure_from = 0.0  # when what isn't in it is gone
         self._is_away = False
 
     def pictures(self) -> Iterator[Picture | None]:
@@ -217,7 +225,8 @@ class Watch:
             began = time.monotonic()
             for path, version in self._look(began):
                 age = began - version.since
-                if version.mark in self._memory.marks or age < SETTLED:
+                is_known = not {version.mark, version.aside_mark}.isdisjoint(self._memory.marks)
+                if is_known or age < SETTLED:
                     continue
                 if version.was_tried and age < PATIENCE:
                     continue  # whoever writes it has paused, perhaps
@@ -226,7 +235,7 @@ class Watch:
                 except Unusable as reason:
                     if version.was_tried:
                         self._set_aside(path, reason)
-                        self._memory.note(version.mark, -1)
+                        self._memory.note(version.aside_mark, -1)
                     version.was_tried = True
                 else:
                     if picture.mark == version.mark:
@@ -237,11 +246,15 @@ class Watch:
     def _look(self, now: float) -> list[tuple[str, _Version]]:
         """The files that are there now, the oldest first, and since when they are as they are."""
         found: list[tuple[int, str, _Version]] = []
+        is_sure = True
         try:
             home = os.stat(self._directory)
             with os.scandir(self._directory) as entries:
                 for entry in entries:
-                    status = _status(entry) if _is_named_so(entry.name) else None
+                    if not _is_named_so(entry.name):
+                        continue
+                    status, is_for_good = _status(entry)
+                    is_sure &= is_for_good
                     if status and not stat.S_ISDIR(status.st_mode):
                         version = self._version(entry.path, status, now)
                         found.append((status.st_mtime_ns, entry.path, version))
@@ -255,20 +268,26 @@ class Watch:
             say(f"{printable(self._directory)} is there again")
         self._is_away = False
         self._versions = {path: version for _, path, version in found}
-        self._forget({version.mark for _, _, version in found}, (home.st_dev, home.st_ino))
+        if is_sure:
+            marks = {mark for *_, one in found for mark in (one.mark, one.aside_mark)}
+            self._forget(marks, (home.st_dev, home.st_ino), now)
         return [(path, version) for _, path, version in sorted(found, key=lambda one: one[:2])]
 
     def _version(self, path: str, status: os.stat_result, now: float) -> _Version:
         known = self._versions.get(path)
         mark = _mark(path, status)
-        return known if known and known.mark == mark else _Version(mark, now)
+        aside = f"{mark}-{status.st_ctime_ns:x}"
+        is_known = known and (known.mark, known.aside_mark) == (mark, aside)
+        return known if known and is_known else _Version(mark, aside, now)
 
-    def _forget(self, there: set[str], place: tuple[int, int]) -> None:
+    def _forget(self, there: set[str], place: tuple[int, int], now: float) -> None:
         """Forget files that are gone; but not all, since then it may be their disk that is."""
         marks = self._memory.marks
         if there.isdisjoint(marks):
             return
-        self._place = self._place or place
-        if place == self._place:
+        if place != self._place:
+            self._sure_from = now + SURE if self._place else now
+            self._place = place
+        if now >= self._sure_from:
             for mark in marks.keys() - there:
                 del marks[mark]

@@ -146,6 +146,12 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
         if channel is None or said or not len(channel):
             reason = self.redacted(said) or "it names nobody"
             raise ValueError(f"url can't be used by Apprise: {reason}")
+        if len(channel) > 1 or getattr(channel, "cc", None) or getattr(channel, "bcc", None):
+            # Apprise says of all together whether they were reached.
+            raise ValueError(
+                "url names several receivers, of whom those that were reached would be told again "
+                "when another one can't be; make a table for each"
+            )
         channel.optional = False  # a failure is to be one
         if "rto=" not in self.address:
             channel.socket_read_timeout = ANSWER_SECONDS
@@ -157,13 +163,13 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
         """The text in one line, without anything that the URL is made of."""
         for variable in self._variables:
             for value in (os.environ[variable], quote(os.environ[variable], safe="")):
-                text = text.replace(value, "***")
+                text = re.sub(re.escape(value), "***", text, flags=re.IGNORECASE)
         text = re.sub(r"\w+://\S*|[^\s\"'<>()]*@[^\s\"'<>()]*", "***", text)
         scheme, _, rest = self.address.partition("://")
         parts = re.split(r"[^\w%.~+-]+", rest or scheme)
         for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
             if len(part) > 2:
-                text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "***", text)
+                text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "***", text, flags=re.IGNORECASE)
         return printable(" ".join(text.split()))
 
     @property
@@ -176,13 +182,13 @@ def read_recipients(path: Path) -> dict[str, Recipient]:
     try:
         if path.exists() and not path.is_file():
             raise Unusable(f"{path} is no file")
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise Unusable(f"{path} can't be read: {reason}") from error
     try:
         tables = tomllib.loads("\n".join(lines))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # tomllib's own, and Python's of a number with too many digits
         found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
         reason, line = (found[1], found[2]) if found else (str(error), len(lines))
         raise Unusable(printable(f"{path}, line {line}: {reason}")) from error

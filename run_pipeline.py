@@ -225,6 +225,10 @@ def main() -> None:
     options, arguments = parser.parse_known_args()
     options.of_receiving = arguments
     settings = parser.settings(options)
+    for option, variable in VARIABLES.items():
+        value = getattr(options, option.strip("-").replace("-", "_"))
+        if value and option != "--bootstrap-servers":  # not given, Kafka is our own
+            os.environ[variable] = value
     # What is wrong is said before anything starts.
     image_receiving.read_arguments(options.of_receiving)
     read_rule(parser, options)
@@ -244,9 +248,6 @@ def main() -> None:
             settings = dataclasses.replace(settings, bootstrap_servers=broker.bootstrap_servers)
             where = settings.bootstrap_servers
             say(f"run_pipeline: embedded Kafka at {where}, topics in {topics}")
-        for option, variable in VARIABLES.items():
-            if value := getattr(options, option.strip("-").replace("-", "_")):
-                os.environ[variable] = value
         os.environ["KAFKA_BOOTSTRAP_SERVERS"] = settings.bootstrap_servers
         status = run(settings, options, recipients, broker)
     sys.exit(status)
@@ -274,13 +275,16 @@ def run(
         closing.callback(stop_all, programs)
         programs += start(options)
         receiving = programs[-1]
+        is_endless = "--watch" in options.of_receiving
         is_done = False
         while not is_done and not stop:
             if status := failure(programs, receiving, broker, settings):
                 return status
             with suppress(KafkaError):  # the programs say when Kafka is away, and give up in time
-                ledger.read()
-                is_done = receiving.process.poll() == 0 and ledger.is_settled()
+                has_received = receiving.process.poll() == 0
+                if has_received or not is_endless:  # or the ledger would grow for ever
+                    ledger.read()
+                is_done = has_received and ledger.is_settled()
         if not is_done:
             say("run_pipeline: stopping; the next run goes on from here")
             return stop.status

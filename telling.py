@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,8 +35,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 from pipeline import Unusable, moment, say
 from pipeline.connection import Kafka, text
 from pipeline.messages import NOTIFICATIONS, ImageEvent, Notification, Told
+from pipeline.patience import Passing
 from pipeline.repeats import cause
-from pipeline.store import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, Database
+from pipeline.store import (
+    IMAGE_DATABASE,
+    IMAGE_EVENT_ALERTS,
+    IMAGE_EVENT_DATABASE,
+    Database,
+    digest,
+)
 from pipeline.stream import Place, Stage, dead_letter, outgoing_message, printable, transact
 from recipients import Recipient
 
@@ -117,6 +125,7 @@ class Delivery:
     offsets: set[int] = field(init=False)  # that the topic doesn't say were told
     sending: Future[str] | None = None
     outcome: str = ""  # a line for people
+    is_sent: bool = False
     outgoing: list[list[dict[str, Any]]] = field(default_factory=list)  # to be recorded
     thread: threading.Thread = field(init=False)
 
@@ -265,6 +274,10 @@ class Teller:
                 self._record(delivery)
             elif not delivery.offsets or delivery.partition not in self._ready:
                 del self._underway[key]
+                # The channel works: those behind have waited for their turn, not for it.
+                box = self._boxes.get(key) if delivery.is_sent else None
+                for one in box.waiting.values() if box else ():
+                    one.tried_since = None
 
     def _deliver_what_is_due(self, partition: int, name: str, box: Box) -> None:
         recipient, now, clock = self._recipients[name], datetime.now(UTC), time.monotonic()
@@ -319,11 +332,16 @@ class Teller:
         except Abandoned:
             delivery.offsets.clear()
             return
+        except RuntimeError as error:  # no thread is to be had
+            say(f"{what}  {name} could not be told ({error}); trying again")
+            delivery.offsets.clear()
+            return
         except NotTold as error:
             reason = f"{name} could not be told in {recipient.give_up_after:g} s: {error}"
             delivery.outcome = f"{what}  given up, and set aside: {reason}"
             delivery.outgoing = list(_settling(delivery, Unusable(reason)))
         else:
+            delivery.is_sent = True
             delivery.outcome = f"{what}  told {name}"
             delivery.outgoing = list(_settling(delivery))
         self._record(delivery)
@@ -334,10 +352,11 @@ class Teller:
             send = partial(self._send, delivery)
             delivery.sending = Future()
             threading.Thread(target=_run_into, args=(delivery.sending, send), daemon=True).start()
+        if not futures.wait([delivery.sending], SEND_SECONDS).done:
+            # It may be sent all the same: better wait on than send it again.
+            raise NotTold(f"no answer in {SEND_SECONDS} s")
         try:
-            reason = delivery.sending.result(SEND_SECONDS)
-        except TimeoutError:  # it may be sent all the same: better wait on than send it again
-            raise NotTold(f"no answer in {SEND_SECONDS} s") from None
+            reason = delivery.sending.result()
         except Abandoned:
             raise
         except Exception as error:
@@ -352,6 +371,7 @@ class Teller:
         clock, now = time.monotonic(), datetime.now(UTC)
         return (
             not self._stage.kafka.stop
+            and not delivery.outcome  # given up, while we waited for something
             and delivery.partition in self._ready
             and clock - self._polled < FRESH_SECONDS
             and clock >= self._not_before
@@ -373,6 +393,9 @@ class Teller:
             body = "\n".join([self._body(events), *lines])
             sender = apprise.Apprise(asset=channel.asset)
             sender.add(channel)
+            # Apprise lets a channel rest after each message: here, so that nothing changes after.
+            rested = datetime.now() - (channel._last_io_datetime or datetime.min)
+            self._stage.kafka.stop.wait(channel.request_rate_per_sec - rested.total_seconds())
             if not self._may_send(delivery):
                 raise Abandoned
             result = sender.notify(
@@ -397,8 +420,9 @@ class Teller:
             return listed(notifications)
         notification = notifications[0]
         try:
-            alert = self._databases[IMAGE_EVENT_ALERTS].read(notification.alert_path)
-        except Unusable as reason:
+            # What can't be read now is left out: waiting for a disk, nobody would be told.
+            alert = self._databases[IMAGE_EVENT_ALERTS].files.read(notification.alert_path)
+        except (Unusable, Passing) as reason:
             return f"{line(notification.event)}\nThe alert is gone: {printable(str(reason))}"
         said = alert.decode(errors="replace")[:LONGEST]
         return "\n".join(printable(one) for one in said.splitlines())
@@ -419,13 +443,15 @@ class Teller:
             if path is None:
                 continue
             try:
-                content = self._databases[database].read(path, sha256)
+                content = self._databases[database].files.read(path)
+                if sha256 not in (None, digest(content)):
+                    raise Unusable(f"{path} has other bytes than when it was stored")
                 if size + len(content) > MOST_ATTACHED:
                     raise Unusable(f"{path} is too large, {len(content)} bytes")
                 # The name goes into headers that not every channel quotes.
                 file = directory / re.sub(r"[^\w.-]", "_", Path(path).name, flags=re.ASCII)
                 file.write_bytes(content)
-            except (Unusable, OSError) as reason:
+            except (Unusable, Passing, OSError) as reason:
                 lines.append(f"Not attached: {printable(str(reason))}")
                 continue
             if file not in files:
@@ -456,7 +482,7 @@ def _settling(delivery: Delivery, reason: Unusable | None = None) -> Iterator[li
     """The records that settle a delivery, those of each transaction; given up for this reason."""
     for start in range(0, len(delivery.events), MOST_TOLD):
         events = delivery.events[start : start + MOST_TOLD]
-        records = [record for one in events for record in one.records.values()]
+        records = [record for one in events for record in list(one.records.values())]
         told = Told(
             recipient=delivery.name,
             offsets=[record.offset for record in records],

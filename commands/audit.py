@@ -6,6 +6,7 @@ stages' own functions say what comes of them, by the threshold and mask that an 
 taken yet is waiting, not lost.
 """
 
+import re
 import sys
 import time
 from collections import defaultdict
@@ -31,6 +32,7 @@ from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
     IMAGE_EVENTS,
+    IMAGE_ID,
     IMAGES,
     IMAGES_WITHOUT_EVENT,
     KINDS,
@@ -38,6 +40,7 @@ from pipeline.messages import (
     ImageEvent,
     ImageWithoutEvent,
     Message,
+    OfImage,
     ReceivedImage,
     dump,
     parse,
@@ -105,6 +108,7 @@ class Audit:
         }
         self._has_expired = any(beginnings[IMAGES].values())
         self._set_aside = {origin(record) for record in self._records[DEAD_LETTERS]}
+        self._oldest: dict[str, int] = {}  # by source: the first number that `images` has
         self._known: set[str] = set()  # paths that have a reason to be there
         self._lost: set[bytes] = set()  # causes of alerts whose events are lost
 
@@ -114,6 +118,7 @@ class Audit:
             say("the directories are empty: the topics are from before a reset")
             return
         count = self._current_count()
+        self._oldest = {source: min(items, default=10**9) for source, items in count.items()}
         self._check_images(count)
         events = [one for items in count.values() for one in self._check_events(items)]
         self._check_alerts(events)
@@ -176,7 +181,7 @@ class Audit:
                 source, _, number = match[1].rpartition("-")
                 if path in self._in_outbox:
                     self.counts["waiting"] += 1
-                elif not (self._has_expired and int(number) < min(count[source], default=10**9)):
+                elif not self._is_before(source, int(number)):
                     mend = self._sending_image(path, source, int(number), match[1])
                     self._fault("lost", f"{IMAGES}: no message of {path}", mend)
 
@@ -220,7 +225,7 @@ class Audit:
     ) -> tuple[ImageEvent, dict[str, bytes]] | tuple[()] | None:
         """The event that must be and its files; nothing if none must be; None if nobody knows."""
         if before is None:
-            return ()
+            return None if self._has_expired and item.message.number else ()
         if found and found.previous_image_id != before.message.image_id:
             return None  # the one between was set aside then, and has come back since
         sums = {before.message.sha256, item.message.sha256}
@@ -310,17 +315,24 @@ class Audit:
             for record in self._records[topic]:
                 if causes.isdisjoint(_causes(record)) and record.timestamp >= oldest:
                     try:
-                        parse(record.value, ImageEvent if topic == IMAGE_EVENTS else Alert)
+                        kind: type[OfImage] = ImageEvent if topic == IMAGE_EVENTS else Alert
+                        message = parse(record.value, kind)
                     except Unusable:
                         if topic == IMAGE_EVENTS:
                             self._must_be_set_aside(record)
                     else:
-                        if place(record) not in self._set_aside:
+                        is_known = self._is_before(message.source, message.number)
+                        if not is_known and place(record) not in self._set_aside:
                             self._fault("wrong", f"{_where(record)}: nothing explains it")
 
     def _check_files(self) -> None:
         """Files that have no reason to be there."""
         for path in self._listed:
+            event = re.search(rf"_({IMAGE_ID})\.(txt|jpg)$", path)
+            if event:
+                source, _, number = event[1].rpartition("-")
+                if self._is_before(source, int(number)):
+                    continue
             is_outbox = path.startswith(f"{IMAGE_DATABASE}/.image_receiving")
             is_being_written = path.endswith(".part") and self._images.age(path) < 60
             is_explained = path in self._known or is_outbox or is_being_written
@@ -338,6 +350,10 @@ class Audit:
             if content is not None and sum_then in (None, digest(content)):
                 mend = partial(_put, database, path, content)
             self._fault("lost", str(reason), mend)
+
+    def _is_before(self, source: str, number: int) -> bool:
+        """Whether this was before all that Kafka has not deleted yet: nobody can judge about it."""
+        return self._has_expired and number < self._oldest.get(source, 10**9)
 
     def _must_be_set_aside(self, record: ConsumerRecord) -> None:
         if self._state([record]) == "taken":

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import HERE, Pipeline, Program, until
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 IMAGE = "image_database/00003.jpg"
 EVENT = "image_event_database/image_event_00003"
@@ -215,6 +215,17 @@ def test_what_was_set_aside_is_no_fault(pipeline: Pipeline) -> None:
     pipeline.waits_for("dead-letters", 4)
     pipeline.waits_for("alerts", 3)
     assert table(audit(pipeline)) == ALL_WELL | {"set aside": 1}
+
+
+def test_what_kafka_has_deleted(done: Pipeline) -> None:
+    """Of files whose messages are gone by Kafka's own rule nobody can judge: they are no fault."""
+    records = done.records("images")
+    (fourth,) = (one for one in records if b'"00004"' in one.value)
+    admin = KafkaAdminClient(bootstrap_servers=done.bootstrap_servers)
+    admin.delete_records({TopicPartition("images", fourth.partition): fourth.offset})
+    admin.close()
+    assert len(done.records("images")) == 7
+    assert table(audit(done))["images"] == 7
 
 
 def test_a_message_that_nothing_explains(done: Pipeline) -> None:

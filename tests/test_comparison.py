@@ -151,6 +151,20 @@ def test_with_a_threshold_noise_does_not_count(mode: str) -> None:
     assert higher.box == plain.box
 
 
+def test_with_a_threshold_and_another_size_that_is_masked() -> None:
+    """What only one image has counts as little as the mask says, and noise doesn't count."""
+    rng = np.random.default_rng(8)
+    before, after = (rng.integers(90, 110, (size, 128)).astype(np.uint8) for size in (128, 130))
+    after[41:46, 41:46] += 100
+    covered = np.zeros((130, 128), bool)
+    covered[128:] = True
+    mask = mask_of(Image.fromarray(covered))
+    change = compare(Image.fromarray(before), Image.fromarray(after), mask, threshold=10)
+    assert change is not None
+    assert change.changed_share < 0.05
+    assert change.box[2] - change.box[0] <= 20
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "I;16", "F"])
 def test_what_a_mask_covers_is_as_if_equal(mode: str) -> None:
     """All measures are those of images that are equal there; sizes may differ, of the mask, too."""

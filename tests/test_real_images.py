@@ -19,7 +19,10 @@ from conftest import HERE, Pipeline, Program, StoredPipeline, until
 from numpy.typing import NDArray
 from PIL import Image
 
+from pictures import Memory, Watch
+from pipeline.connection import Stop
 from pipeline.messages import ImageEvent, ImageWithoutEvent, ReceivedImage, parse
+from pipeline.store import Database
 
 RNG = np.random.default_rng(5)
 ABOUT = "__connect.errors."
@@ -426,6 +429,45 @@ def test_a_directory_that_is_away_for_a_while(pipeline: Pipeline, folder: Path) 
     assert receiving.stop() == 0
     assert str(receiving).count("waiting for it") == 2
     assert [one.original_name for one in messages(pipeline)] == ["a.png", "b.png", "c.png"]
+
+
+class NoSignals(Stop):
+    """Never told to stop; pytest keeps its own signals."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+
+def test_links_to_a_disk_that_is_away(data: Path, tmp_path: Path) -> None:
+    """What they led to is remembered while it is away, and not received again once it is back."""
+    disk, watched = tmp_path / "disk", tmp_path / "watched"
+    disk.mkdir()
+    watched.mkdir()
+    for number in range(3):
+        picture(disk / f"{number}.png", number)
+        (watched / f"{number}.png").symlink_to(disk / f"{number}.png")
+    picture(watched / "here.png", 9)
+    memory = Memory(Database(data, "image_database"), "image_receiving", 0, str(watched))
+    aside: list[str] = []
+    watch = Watch(str(watched), memory, lambda path, _: aside.append(path), NoSignals())
+    pictures = watch.pictures()
+    taken: list[str | None] = []
+
+    def look() -> int:
+        while (one := next(pictures)) is not None:
+            memory.note(one.mark, len(taken))
+            taken.append(one.name)
+        return len(taken)
+
+    until(lambda: look() == 4, "the pictures")
+    disk.rename(tmp_path / "elsewhere")
+    for _ in range(3):
+        look()
+    (tmp_path / "elsewhere").rename(disk)
+    picture(watched / "last.png", 11)
+    until(lambda: look() > 4, "the last one")
+    assert taken == ["0.png", "1.png", "2.png", "here.png", "last.png"]
+    assert aside == []
 
 
 def test_files_that_are_gone_are_forgotten(pipeline: Pipeline, folder: Path) -> None:

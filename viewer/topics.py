@@ -29,6 +29,7 @@ from pipeline.topics import Topics
 from viewer.index import LETTERS, TOGETHER, Index
 
 # How many records of each partition to go back at the start.
+MOST = 50  # dead letters at a time: each may have 2 MiB
 TAKEN = {DEAD_LETTERS: LETTERS, IMAGES_WITHOUT_EVENT: 100_000, IMAGE_EVENTS: 0}
 BEGINNING = 600  # of a value, in bytes; of a reason, in characters
 PLACE = {"topic", "partition", "offset"}
@@ -96,7 +97,7 @@ def take(topics: Topics, topic: str, positions: dict[TopicPartition, int], index
     for partition, end in ends.items():
         start = positions.get(partition, max(0, end - TAKEN[topic]))
         records = topics.read({partition: start}, {partition: end}) if start < end else iter(())
-        while some := list(islice(records, TOGETHER)):
+        while some := list(islice(records, MOST if topic == DEAD_LETTERS else TOGETHER)):
             PUT[topic](some, index)
         positions[partition] = end
 

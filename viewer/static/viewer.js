@@ -7,12 +7,14 @@ const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
 // --- Live: the same address is fetched again, and its parts marked data-live take the place of ours.
 
 let version = document.body.dataset.version;
+let wanted = version; // what the viewer has told of
 let isRefreshing = false;
 let source = null;
 
 async function refresh() {
   if (isRefreshing) return;
   isRefreshing = true;
+  const asked = wanted;
   try {
     const answer = await fetch(location.href);
     const there = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -22,6 +24,7 @@ async function refresh() {
     // The connection's own end says it.
   }
   isRefreshing = false;
+  if (wanted !== asked) refresh();
 }
 
 function takeOver(there) {
@@ -43,7 +46,7 @@ function takeOver(there) {
   if (!news.length || !find("news")) return;
   for (const one of news) one.closest("tr").classList.add("new");
   const all = news.length === document.querySelectorAll("[data-event]").length && before.size;
-  say("news", `${news.length}${all ? " or more" : ""} new event${news.length === 1 ? "" : "s"}`);
+  say("news", news.length === 1 ? `1 new event: ${news[0].textContent}` : `${news.length}${all ? " or more" : ""} new events`);
 }
 
 const eventsIn = (page) => [...page.querySelectorAll("[data-event]")].map((one) => one.textContent);
@@ -62,7 +65,10 @@ function listen() {
   if (document.hidden || !document.querySelector("[data-live]")) return;
   source = new EventSource("/live");
   source.onopen = () => say("connection", "");
-  source.onmessage = (message) => { if (message.data !== version) refresh(); };
+  source.onmessage = (message) => {
+    wanted = message.data;
+    if (wanted !== version) refresh();
+  };
   source.onerror = () => say("connection", "The viewer doesn't answer: what is shown is how it was. Trying again.");
 }
 
