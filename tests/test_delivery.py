@@ -204,8 +204,8 @@ def test_kafka_is_killed_and_comes_back(data: Path, tmp_path: Path) -> None:
         broker = embedded_kafka.start(tmp_path / "kafka", port)
         assert receiving.ends(120) == 0
         alert.says("03999  ALERT", 120)
-        assert pipeline.ids("image-events") == events_of(4000)
-        assert pipeline.ids("alerts") == events_of(4000)
+        assert pipeline.ids("image-events") == events_of(4000), analysis
+        assert pipeline.ids("alerts") == events_of(4000), alert
     finally:
         pipeline.close()
         broker.stop()
