@@ -35,7 +35,7 @@ from starlette.types import ASGIApp
 
 from pipeline import Unusable, moment, say
 from pipeline.connection import Stop
-from pipeline.messages import IMAGE_ID, SOURCE
+from pipeline.messages import IMAGE_ID, SOURCE, parts_of
 from pipeline.patience import Passing
 from pipeline.settings import HOST, PORT, Parser, Settings, matching
 from pipeline.store import Database, digest
@@ -443,8 +443,8 @@ def cursor(text: str) -> tuple[int, int, str] | None:
     found = re.fullmatch(rf"(-?[0-9]{{1,12}})\.({IMAGE_ID})", text, re.ASCII)
     if not found:
         refuse(f"{text!r} is no place in this list")
-    source, _, number = found[2].rpartition("-")
-    return int(found[1]), int(number), source
+    source, number = parts_of(found[2])
+    return int(found[1]), number, source
 
 
 def key_of(row: Row) -> str:

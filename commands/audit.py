@@ -44,6 +44,7 @@ from pipeline.messages import (
     ReceivedImage,
     dump,
     parse,
+    parts_of,
 )
 from pipeline.repeats import CAUSE, cause
 from pipeline.settings import Parser, Settings
@@ -178,11 +179,11 @@ class Audit:
             match = IMAGE.fullmatch(name)
             if match and directory == IMAGE_DATABASE and path not in self._known:
                 self._known.add(path)
-                source, _, number = match[1].rpartition("-")
+                source, number = parts_of(match[1])
                 if path in self._in_outbox:
                     self.counts["waiting"] += 1
-                elif not self._is_before(source, int(number)):
-                    mend = self._sending_image(path, source, int(number), match[1])
+                elif not self._is_before(source, number):
+                    mend = self._sending_image(path, source, number, match[1])
                     self._fault("lost", f"{IMAGES}: no message of {path}", mend)
 
     def _check_events(self, items: dict[int, Item]) -> Iterator[tuple[ImageEvent, ConsumerRecord]]:
@@ -329,10 +330,8 @@ class Audit:
         """Files that have no reason to be there."""
         for path in self._listed:
             event = re.search(rf"_({IMAGE_ID})\.(txt|jpg)$", path)
-            if event:
-                source, _, number = event[1].rpartition("-")
-                if self._is_before(source, int(number)):
-                    continue
+            if event and self._is_before(*parts_of(event[1])):
+                continue
             is_outbox = path.startswith(f"{IMAGE_DATABASE}/.image_receiving")
             is_being_written = path.endswith(".part") and self._images.age(path) < 60
             is_explained = path in self._known or is_outbox or is_being_written

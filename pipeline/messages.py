@@ -43,6 +43,12 @@ def image_id(source: str, number: int) -> str:
     return f"{source}-{number:05d}" if source else f"{number:05d}"
 
 
+def parts_of(name: str) -> tuple[str, int]:
+    """The source and the number that `image_id` has made this id of."""
+    source, _, number = name.rpartition("-")
+    return source, int(number)
+
+
 class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """In `images`: an image is in the image database."""
 
@@ -74,12 +80,12 @@ class _OfImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def source(self) -> str:
         """The source of the image."""
-        return self.image_id.rpartition("-")[0]
+        return parts_of(self.image_id)[0]
 
     @property
     def number(self) -> int:
         """The number of the image."""
-        return int(self.image_id.rpartition("-")[2])
+        return parts_of(self.image_id)[1]
 
     @property
     def key(self) -> str:
@@ -127,8 +133,8 @@ class ImageEvent(_Change, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        source, _, number = self.previous_image_id.rpartition("-")
-        if source != self.source or int(number) >= self.number:
+        source, number = parts_of(self.previous_image_id)
+        if source != self.source or number >= self.number:
             raise ValueError(
                 f"previous_image_id {self.previous_image_id!r} is not before {self.image_id!r}"
             )

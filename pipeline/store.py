@@ -11,7 +11,7 @@ from typing import Protocol
 from pipeline import Unusable
 from pipeline.copies import Copy
 from pipeline.local_files import LocalFiles
-from pipeline.messages import IMAGE_ID, image_id
+from pipeline.messages import IMAGE_ID, image_id, parts_of
 from pipeline.patience import patiently
 
 IMAGE_ORIGINAL = "image_original"
@@ -196,8 +196,8 @@ class Database:
         """The paths of the source's images whose names begin so, by their numbers."""
         found = {}
         for one in (IMAGE.fullmatch(name) for prefix in prefixes for name in self.names(prefix)):
-            if one and one[1].rpartition("-")[0] == source:
-                found[int(one[1].rpartition("-")[2])] = f"{self.name}/{one[0]}"
+            if one and parts_of(one[1])[0] == source:
+                found[parts_of(one[1])[1]] = f"{self.name}/{one[0]}"
         return found
 
     @patiently

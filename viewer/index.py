@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline import Unusable
 from pipeline.connection import Stop
-from pipeline.messages import IMAGE_ID
+from pipeline.messages import IMAGE_ID, parts_of
 from pipeline.patience import Passing
 from pipeline.settings import Settings
 from pipeline.store import IMAGE_DATABASE, IMAGE_EVENT_DATABASE, Database
@@ -295,8 +295,8 @@ def _newest(ids: list[str], end: float) -> Iterator[list[str]]:
 
 
 def _source(id_: str) -> str:
-    return id_.rpartition("-")[0]
+    return parts_of(id_)[0]
 
 
 def _number(id_: str) -> int:
-    return int(id_.rpartition("-")[2])
+    return parts_of(id_)[1]
