@@ -32,8 +32,9 @@ from PIL import Image
 import embedded_kafka
 from image_receiving import ORIGINAL, read_original
 from pipeline import Unusable, say
-from pipeline.connection import TOPICS, Kafka, Stop
+from pipeline.connection import Kafka, Stop
 from pipeline.copies import Copy
+from pipeline.create_topics import TOPICS
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -69,7 +70,7 @@ class Chaos:
 
     def __init__(self, settings: Settings, directory: Path, seed: int, closing: ExitStack) -> None:
         self.databases = {
-            name: Database(settings.data, name, Copy("chaos", str(settings.data)))
+            name: Database(settings.data, name, Copy("chaos", settings))
             for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS)
         }
         self.kills: Counter[str] = Counter()
@@ -378,11 +379,12 @@ def main(arguments: list[str]) -> None:
     directory = Path(tempfile.mkdtemp(prefix="image-pipeline-chaos-"))
     is_local = isinstance(settings.data, Path)
     data = directory if is_local else f"{settings.data}/{directory.name}"
-    original = Database(data, IMAGE_ORIGINAL, Copy("chaos", str(data)))
-    original.write(ORIGINAL, small_image(read_original(settings)))
-    original.sync()
+    picture = small_image(read_original(settings))
     server = f"localhost:{embedded_kafka.free_port()}"
     settings = dataclasses.replace(settings, bootstrap_servers=server, security={}, data=data)
+    original = Database(data, IMAGE_ORIGINAL, Copy("chaos", settings))
+    original.write(ORIGINAL, picture)
+    original.sync()
     say(f"chaos: seed {options.seed}, in {directory}{'' if is_local else f' and {data}'}")
     with ExitStack() as closing:
         chaos = Chaos(settings, directory, int(options.seed), closing)

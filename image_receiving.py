@@ -50,7 +50,7 @@ def main() -> None:
     # One receiver at a time for each source: two would count the same numbers.
     names = {source: f"image_receiving-{source}".rstrip("-") for source in options.sources}
     databases = {
-        source: Database(settings.data, IMAGE_DATABASE, Copy(name, str(settings.data), most=1))
+        source: Database(settings.data, IMAGE_DATABASE, Copy(name, settings, most=1))
         for source, name in names.items()
     }
     say(f"image_receiving: Kafka at {settings.bootstrap_servers}")

@@ -151,7 +151,7 @@ class Outbox:
     def _connect_again(self, error: KafkaError, pause: float) -> float:
         """After so many seconds; returns how many it is to be the next time."""
         self._kafka.end_if_forbidden(error)
-        say(f"Kafka did not commit: {text(error)}; trying again")
+        say(f"Kafka did not confirm the commit: {text(error)}; trying again")
         self.stop.wait(pause)
         self._connect()
         return min(2 * pause, 10)

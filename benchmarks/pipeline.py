@@ -27,7 +27,7 @@ import embedded_kafka
 from benchmarks import limit
 from benchmarks.images import Kind, jpeg, star_field
 from benchmarks.rounds import ROUNDS, Figure, Measure, interleaved, over
-from pipeline.connection import PARTITIONS, TOPICS
+from pipeline.create_topics import PARTITIONS, TOPICS
 from pipeline.messages import ALERTS, IMAGES
 from pipeline.store import (
     IMAGE_DATABASE,

@@ -26,8 +26,9 @@ from comparison import compare
 from image_analysis import Rule, add_rule, event_of, read_rule, take
 from image_event_alert import alert_of
 from pipeline import Unusable, moment, say
-from pipeline.connection import TOPICS, Kafka, Stop, text
+from pipeline.connection import Kafka, Stop, text
 from pipeline.copies import Copy
+from pipeline.create_topics import TOPICS
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -85,7 +86,7 @@ class Audit:
         self.outgoing: list[dict[str, Any]] = []
         self._rule = rule  # of what nothing says how it was decided
         self._repair = repair
-        copy = Copy("audit") if repair else None
+        copy = Copy("audit", settings) if repair else None
         self._databases = [Database(settings.data, name, copy) for name in DIRECTORIES]
         self._images, self._events, self._alerts = self._databases
         # In this order, so that a file that is listed has its message in the topics or an outbox,

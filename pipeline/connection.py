@@ -12,37 +12,19 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import Any, TypeVar
+from uuid import UUID
 
 from kafka import KafkaAdminClient
-from kafka.errors import (
-    KafkaError,
-    NoError,
-    RetriableError,
-    TopicAlreadyExistsError,
-    for_code,
-)
+from kafka.cluster import ClusterMetadata
+from kafka.errors import KafkaError, RetriableError
 
 from pipeline import say
-from pipeline.messages import (
-    ALERTS,
-    DEAD_LETTERS,
-    IMAGE_EVENTS,
-    IMAGES,
-    IMAGES_WITHOUT_EVENT,
-    NOTIFICATIONS,
-)
+from pipeline.create_topics import create_topics
 from pipeline.settings import Settings
 
-PARTITIONS = 16
-TOPICS: dict[str, dict[str, str]] = {
-    IMAGES: {},
-    IMAGE_EVENTS: {},
-    ALERTS: {},
-    IMAGES_WITHOUT_EVENT: {},
-    NOTIFICATIONS: {},
-    # A record at Kafka's limit of 1 MiB must fit with the headers that we add.
-    DEAD_LETTERS: {"max.message.bytes": str(2 * 2**20)},
-}
+# A client that asks for a topic which isn't there would make it, with the broker's defaults. The
+# option of this name is not handed on by kafka-python 3.0.12 (net/manager.py), so its default goes.
+ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
 
 T = TypeVar("T")
 
@@ -106,15 +88,21 @@ class Kafka:
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
         self.stop = stop
+        self.settings = settings
         self.options: dict[str, Any] = {
             "bootstrap_servers": settings.bootstrap_servers.split(","),
             "bootstrap_timeout_ms": 3000,
+            # By default each client's pauses between two tries to connect grow to 30 s, and a stage
+            # has several clients: it would be silent for so long after Kafka is back.
+            "reconnect_backoff_max_ms": 1000,
             **settings.security,
         }
         self._where = settings.bootstrap_servers
         self._wait = settings.kafka_wait
         self._away_since: float | None = None
         self._said = 0.0
+        self._topics: dict[str, UUID] = {}  # as we have connected to them
+        self._said_of_topics: set[str] = set()  # which is so each time that we connect
         self._connections = 0  # that are open, whichever thread uses them
         self._lock = threading.Lock()
         self._log = _Log()
@@ -170,23 +158,31 @@ class Kafka:
                 return True
         return False
 
+    def are_topics_new(self) -> bool:
+        """Make what is missing; whether a topic was deleted since we connected.
+
+        Raises `KafkaError`. Whoever reads or writes the deleted topic must connect again.
+        """
+        before = self._topics
+        self._make_topics()
+        return before != self._topics
+
     def _make_topics(self) -> None:
         admin = KafkaAdminClient(**self.options)
         try:
-            missing = TOPICS.keys() - set(admin.list_topics())
-            if missing:
-                new = {
-                    topic: {"num_partitions": PARTITIONS, "configs": TOPICS[topic]}
-                    for topic in missing
-                }
-                for one in admin.create_topics(new, raise_errors=False)["topics"]:
-                    error = for_code(one["error_code"])
-                    # Another stage may make them at the same time.
-                    if error not in (NoError, TopicAlreadyExistsError):
-                        raise error(f"cannot make the topic {one['name']}: {one['error_message']}")
-                admin.wait_for_topics(list(missing))
+            findings = create_topics(admin)
         finally:
             admin.close()
+        for topic, topic_id in self._topics.items():
+            if findings.ids.get(topic) != topic_id:
+                say(f"the topic {topic} was deleted, with all that was in it, and is made again")
+        self._topics = findings.ids
+        for line in findings.changed:
+            say(line)
+        for line in findings.kept:
+            if line not in self._said_of_topics:
+                self._said_of_topics.add(line)
+                say(line)
 
     def _watch(self) -> None:
         """Once connected, kafka-python waits in silence for a Kafka that goes away: speak up."""

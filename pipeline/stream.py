@@ -36,7 +36,7 @@ from pipeline.settings import Settings
 from pipeline.topics import Topics
 
 BATCH = 200  # records at most; a transaction costs about 10 ms however many it holds
-TRANSACTION_SECONDS = 10  # Kafka gives a transaction a little more
+TRANSACTION_SECONDS = 10  # until a transaction is given up; Kafka ends it a second later
 LARGEST = 2**21 - 2**16  # bytes of a record that the dead letters have room for
 ABOUT = "__connect.errors."  # Kafka Connect's names for a dead letter's headers
 EARLIER = 200  # records of a partition to look at before its first batch
@@ -148,7 +148,7 @@ class Batch:
                 transact(self._place.producer, self._outgoing, self._offsets, self._group)
         except KafkaError as error:
             self._stage.kafka.end_if_forbidden(error)
-            say(f"Kafka did not commit: {text(error)}; trying again")
+            say(f"Kafka did not confirm the commit: {text(error)}; trying again")
             return
         for line in self._lines:
             say(line)
@@ -174,8 +174,8 @@ class Stage:
         self.name = name
         self.takes = takes
         self.publishes = publishes
-        self.copy = Copy(name)
         self.kafka = settings if isinstance(settings, Kafka) else Kafka(settings, Stop())
+        self.copy = Copy(name, self.kafka.settings)
         self._commits = commits
         self._failures = 0  # since the last records that were dealt with
 
@@ -236,6 +236,8 @@ class Stage:
                 self._failures = 0
             elif time.monotonic() - looked > LOOK_SECONDS:
                 if place.consumer.group_metadata().state != MemberState.STABLE:
+                    return
+                if self.kafka.are_topics_new():
                     return
                 if not place.consumer.assignment() and self._is_stuck():
                     return
@@ -333,17 +335,24 @@ def transact(
 ) -> None:
     """Send the messages and commit the group's offsets, if any, in one transaction.
 
-    Raises `KafkaError`; whether the transaction is true then, only a new producer can tell.
+    It returns once Kafka has acknowledged every message, the offsets and the commit. Raises
+    `KafkaError`; whether the transaction was committed then, only Kafka knows: a new producer of
+    the same name ends it, and after that the committed offsets tell.
     """
     outcome: Future[None] = Future()
 
     def run() -> None:
         try:
             producer.begin_transaction()
-            for message in outgoing:
-                producer.send(**message)
+            sent = [producer.send(**message) for message in outgoing]
             if offsets:
                 producer.send_offsets_to_transaction(offsets, group)
+            # kafka-python 3.0.12 forgets a transaction when Kafka answers a message with an error
+            # such as 45 or 47 (bump_producer_id_and_epoch), and then commits nothing without a
+            # word. So every message must be there before the commit is asked for.
+            producer.flush()
+            for message_sent in sent:
+                message_sent.get()
             producer.commit_transaction()
             outcome.set_result(None)
         except Exception as error:
@@ -367,7 +376,7 @@ def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> Kafka
     producer = KafkaProducer(
         **kafka.options,
         transactional_id=name,
-        transaction_timeout_ms=(TRANSACTION_SECONDS + 10) * 1000,
+        transaction_timeout_ms=(TRANSACTION_SECONDS + 1) * 1000,
         max_block_ms=10_000,
         # Without it, a message that came compressed may be too large to set aside.
         compression_type="zstd",

@@ -15,7 +15,7 @@ Place = tuple[str, int, int]  # topic, partition, offset
 
 # Which program takes which topic; its group has its name.
 TAKERS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
-PATIENCE = 60  # seconds without a record; an open transaction of a dead program ends in 20
+PATIENCE = 60  # seconds without a record; Kafka ends a dead program's transaction in 21 at most
 
 
 class Topics:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from pipeline import Unusable
 from pipeline.copies import Copy
+from pipeline.settings import Settings
 from pipeline.store import Database
 
 
@@ -145,7 +146,7 @@ def test_a_file_that_grows_while_it_is_read() -> None:
 
 def test_a_link_in_the_place_of_a_half_written_file(data: Path, tmp_path: Path) -> None:
     """It isn't followed: what it leads to stays as it is, and the file is written."""
-    copy = Copy("test", str(tmp_path))
+    copy = Copy("test", Settings("localhost:9092", {}, 0, data))
     database = Database(data, "image_database", copy)
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")

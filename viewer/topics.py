@@ -7,7 +7,6 @@ from contextlib import suppress
 from itertools import islice
 
 from kafka import TopicPartition
-from kafka.cluster import ClusterMetadata
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
@@ -38,10 +37,6 @@ REASONS = {
     "same bytes": "the same bytes as the image before",
     "same pixels": "the same pixels as the image before",
 }
-
-# Or to ask for a topic that a new Kafka doesn't have would make it, as that Kafka likes it. The
-# consumer has an option of this name, too, which kafka-python 3.0.12 doesn't hand on.
-ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
 
 
 class Watched(Kafka):

@@ -1,0 +1,145 @@
+"""The topics of the pipeline: made where they are missing, checked where somebody else made them.
+
+A broker that makes topics by itself gives them its own defaults as soon as any client asks for one.
+Those may not fit: too few partitions, too little room for a dead letter, or a clean-up that deletes
+all but the newest message of each source.
+"""
+
+import time
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
+from kafka.errors import (
+    AuthorizationError,
+    BrokerResponseError,
+    InvalidPartitionsError,
+    KafkaTimeoutError,
+    NoError,
+    TopicAlreadyExistsError,
+    for_code,
+)
+
+from pipeline.messages import (
+    ALERTS,
+    DEAD_LETTERS,
+    IMAGE_EVENTS,
+    IMAGES,
+    IMAGES_WITHOUT_EVENT,
+    NOTIFICATIONS,
+)
+
+PARTITIONS = 16
+CLEANUP = "cleanup.policy"
+LARGEST = "max.message.bytes"
+KEEP_ALL = {CLEANUP: "delete"}  # after the retention time, never only the newest of each key
+TOPICS: dict[str, dict[str, str]] = {
+    IMAGES: KEEP_ALL,
+    IMAGE_EVENTS: KEEP_ALL,
+    ALERTS: KEEP_ALL,
+    IMAGES_WITHOUT_EVENT: KEEP_ALL,
+    NOTIFICATIONS: KEEP_ALL,
+    # A record at Kafka's limit of 1 MiB must fit with the headers that we add.
+    DEAD_LETTERS: {**KEEP_ALL, LARGEST: str(2 * 2**20)},
+}
+
+
+@dataclass
+class Findings:
+    """What there is, and what was wrong with topics that were there, as lines for people."""
+
+    ids: dict[str, UUID] = field(default_factory=dict)  # by topic; one made again has another
+    changed: list[str] = field(default_factory=list)  # is right now
+    kept: list[str] = field(default_factory=list)  # is as it was, and what to do
+
+
+def create_topics(admin: KafkaAdminClient) -> Findings:
+    """Make the missing topics; put the others right where Kafka allows it. Raises `KafkaError`."""
+    there = set(admin.list_topics())
+    missing = TOPICS.keys() - there
+    if missing:
+        new = {topic: {"num_partitions": PARTITIONS, "configs": TOPICS[topic]} for topic in missing}
+        for made in admin.create_topics(new, raise_errors=False)["topics"]:
+            error = for_code(made["error_code"])
+            # Another stage may make them at the same time.
+            if error not in (NoError, TopicAlreadyExistsError):
+                raise error(f"cannot make the topic {made['name']}: {made['error_message']}")
+        admin.wait_for_topics(list(missing))
+    findings = Findings()
+    _check_partitions(admin, findings)
+    if found := sorted(TOPICS.keys() & there):
+        _check_settings(admin, found, findings)
+    return findings
+
+
+def _check_partitions(admin: KafkaAdminClient, findings: Findings) -> None:
+    """Give a topic all its partitions while it has no messages, which would change theirs."""
+    for topic in admin.describe_topics(list(TOPICS)):
+        name, number = topic["name"], len(topic["partitions"])
+        findings.ids[name] = topic["topic_id"]
+        if not 0 < number < PARTITIONS:
+            continue
+        partitions = [TopicPartition(name, partition) for partition in range(number)]
+        ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
+        what = f"the topic {name} has {number} partitions instead of {PARTITIONS}"
+        if any(end.offset for end in ends.values()):
+            findings.kept.append(
+                f"{what}, and messages, so they stay: at most {number} copies of a stage share them"
+            )
+            continue
+        try:
+            admin.create_partitions({name: PARTITIONS})
+        except InvalidPartitionsError:
+            pass  # another program has just added them
+        except AuthorizationError:
+            findings.kept.append(f"{what}; give this user the right to ALTER it, or add them")
+        except BrokerResponseError as error:
+            findings.kept.append(f"{what}; Kafka does not add them: {error}")
+        else:
+            _wait_for_partitions(admin, name)
+            findings.changed.append(f"the topic {name} had {number} partitions; now {PARTITIONS}")
+
+
+def _wait_for_partitions(admin: KafkaAdminClient, name: str) -> None:
+    """Wait until brokers tell of them: a consumer asks once, and then only every five minutes."""
+    end = time.monotonic() + 10
+    while len(admin.describe_topics([name])[0]["partitions"]) < PARTITIONS:
+        if time.monotonic() > end:
+            raise KafkaTimeoutError(f"the partitions added to {name} did not come in 10 s")
+        time.sleep(0.05)
+
+
+def _check_settings(admin: KafkaAdminClient, found: list[str], findings: Findings) -> None:
+    """Set what somebody else's settings would spoil."""
+    topics = ConfigResourceType.TOPIC
+    asked = [ConfigResource(topics, name, list(TOPICS[name])) for name in found]
+    settings = admin.describe_configs(asked, config_filter="all").get("topic", {})
+    # kafka-python leaves out why a topic's settings were not given: the right is missing.
+    if hidden := [name for name in found if not settings.get(name)]:
+        findings.kept.append(
+            f"the settings of {', '.join(hidden)} can't be checked: give this user the right to "
+            "DESCRIBE_CONFIGS of them"
+        )
+    for name in found:
+        has = {key: setting["value"] for key, setting in settings.get(name, {}).items()}
+        wrong = {
+            key: value
+            for key, value in TOPICS[name].items()
+            if key in has and not _fits(key, has[key], value)
+        }
+        if not wrong:
+            continue
+        was = ", ".join(f"{key}={has[key]}" for key in wrong)
+        must = ", ".join(f"{key}={value}" for key, value in wrong.items())
+        answer = admin.alter_configs([ConfigResource(topics, name, wrong)], raise_on_unknown=False)
+        error = answer["topic"][name]
+        if error == "OK":
+            findings.changed.append(f"the topic {name} had {was}; now {must}")
+        else:
+            findings.kept.append(f"the topic {name} has {was}: set {must}, which Kafka refuses us")
+
+
+def _fits(key: str, value: str, wanted: str) -> bool:
+    """Whether a topic's setting will do."""
+    return int(value) >= int(wanted) if key == LARGEST else value == wanted
