@@ -220,9 +220,10 @@ def start(directory: Path, port: int | None = None, more: Sequence[str] = ()) ->
         while not _listens(port):
             if process.poll() is not None:
                 said = log.read_bytes()[said_before:].decode(errors="replace").strip()
-                reason = said.rpartition("embedded_kafka: ")[2].splitlines()[-1:]
+                reason = " ".join(said.rpartition("embedded_kafka: ")[2].splitlines()[-1:])
                 raise KafkaStartError(
-                    f"Kafka ended with status {process.returncode}: {' '.join(reason)}"
+                    f"Kafka ended with status {process.returncode}: "
+                    f"{reason or f'it could not even write {log}; is the disk full?'}"
                 )
             time.sleep(0.05)
     return Broker(port, process)

@@ -1,6 +1,7 @@
 """Brokers die, freeze or are cut off, and copies of a stage freeze: nothing lost, nothing twice."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,42 @@ def test_kafka_freezes_for_30_seconds(data: Path, tmp_path: Path) -> None:
         all_is_there_once(pipeline, 400)
     finally:
         broker.process.send_signal(signal.SIGCONT)
+        pipeline.close()
+        broker.stop()
+
+
+@pytest.fixture
+def kafkas_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for a young Kafka and little else."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.root
+def test_kafkas_disk_is_full(data: Path, kafkas_disk: Path) -> None:
+    """Kafka ends by itself; with room again, and started again, it and the stages go on."""
+    broker = embedded_kafka.start(kafkas_disk / "kafka", embedded_kafka.free_port())
+    pipeline = Pipeline(data, broker.bootstrap_servers)
+    try:
+        alert, analysis = (pipeline.start(name, KAFKA_WAIT="120") for name in STAGES)
+        pipeline.receive()
+        alert.says("00007  ALERT")
+        filler = kafkas_disk / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(kafkas_disk).free))
+        receiving = pipeline.start("image_receiving.py", "--count", "389", KAFKA_WAIT="120")
+        until(lambda: broker.process.poll() is not None, "Kafka has ended")
+        analysis.says("is away")
+        with pytest.raises(embedded_kafka.KafkaStartError, match="is the disk full"):
+            embedded_kafka.start(kafkas_disk / "kafka", broker.port)
+        filler.unlink()
+        broker = embedded_kafka.start(kafkas_disk / "kafka", broker.port)
+        assert receiving.ends(60) == 0, receiving
+        alert.says("00399  ALERT", 60)
+        all_is_there_once(pipeline, 400)
+    finally:
         pipeline.close()
         broker.stop()
 
