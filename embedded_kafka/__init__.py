@@ -2,12 +2,17 @@
 
 `python -m embedded_kafka` is the broker: it prepares a directory and becomes Java (`exec`).
 The container runs just that. `start()` runs it as a child that ends with its parent.
+
+The version is 4.2.1, and no newer one for now: Kafka 4.3.1 and 4.4.0 lose a transaction that they
+have acknowledged when they are killed before its commit markers are written (KAFKA-20734). The
+version may be raised once `tools/kill_points.py --jars FILE` passes on the newer one.
 """
 
 import dataclasses
 import fcntl
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -22,6 +27,8 @@ import pooch
 from tqdm import tqdm
 
 JARS = Path(__file__).with_name("kafka-jars.txt")
+VERSION = "4.2.1"  # of the jars in JARS
+METADATA_VERSION = 29  # the highest that this version reads
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2/"
 DEFAULT_PORT = 9092
 # Fixed, since it is never seen outside; a random one that begins with "-" breaks StorageTool.
@@ -35,6 +42,8 @@ JAVA = [
 ]
 
 # One replica and one partition of each internal topic: a single broker that is ready at once.
+# Topics aren't made by whoever asks for them first, with this broker's number of partitions. The
+# open transaction of a dead program is aborted within a second of its time-out, not within ten.
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -43,13 +52,14 @@ controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://{listen}:{port},CONTROLLER://127.0.0.1:{controller_port}
 advertised.listeners=PLAINTEXT://localhost:{port}
 log.dirs=topics
-num.partitions=4
+auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 offsets.topic.num.partitions=1
 offsets.topic.replication.factor=1
 transaction.state.log.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
@@ -61,8 +71,8 @@ class KafkaStartError(Exception):
     """Kafka can't start; the message says why and what to do, in one line."""
 
 
-def fetch_jars() -> list[Path]:
-    """The jars that `kafka-jars.txt` pins, each checked against its SHA-256.
+def fetch_jars(jars: Path = JARS) -> list[Path]:
+    """The jars that the list `jars` pins, each checked against its SHA-256.
 
     What isn't in the user's cache directory is downloaded from Maven Central, with a
     progress bar on a terminal. Raises `KafkaStartError` if that fails.
@@ -70,16 +80,22 @@ def fetch_jars() -> list[Path]:
     cache = pooch.create(
         pooch.os_cache("embedded-kafka"), MAVEN_CENTRAL, registry=None, retry_if_failed=2
     )
-    cache.load_registry(JARS)
+    try:
+        cache.load_registry(jars)
+    except OSError as error:
+        raise KafkaStartError(
+            f"cannot read the list of Kafka's jars {jars}: {error}; "
+            "name a file in the format of embedded_kafka/kafka-jars.txt"
+        ) from error
     pooch.get_logger().setLevel("WARNING")
-    jars = cache.registry_files
-    if not all(Path(cache.abspath, jar).is_file() for jar in jars):
-        print(f"downloading Apache Kafka ({len(jars)} jars) to {cache.abspath}", file=sys.stderr)
+    names = cache.registry_files
+    if not all(Path(cache.abspath, name).is_file() for name in names):
+        print(f"downloading Apache Kafka ({len(names)} jars) to {cache.abspath}", file=sys.stderr)
     with ThreadPoolExecutor(8) as threads:
-        fetched = threads.map(cache.fetch, jars)
+        fetched = threads.map(cache.fetch, names)
         try:
             # Without a terminal to draw on, the line above is enough.
-            progress = tqdm(fetched, "Kafka", len(jars), unit=" jars", delay=1, disable=None)
+            progress = tqdm(fetched, "Kafka", len(names), unit=" jars", delay=1, disable=None)
             return [Path(jar) for jar in progress]
         except KeyboardInterrupt:
             threads.shutdown(cancel_futures=True)
@@ -90,6 +106,37 @@ def fetch_jars() -> list[Path]:
                 f"cannot get Kafka's jars from {MAVEN_CENTRAL}: {error}; "
                 f"check the network and the space in {cache.abspath}, then try again"
             ) from error
+
+
+def check_version(directory: Path, jars: Path = JARS) -> None:
+    """Raise `KafkaStartError` if a newer Kafka has formatted `directory`; only read from it.
+
+    An older Kafka that starts on it writes to its indexes before it fails. What another list of
+    jars than ours can read isn't known here: Kafka itself has to say it.
+    """
+    if jars.resolve() != JARS.resolve():
+        return
+    topics = directory / "topics"
+    # Kafka 4.3 and older keep what was formatted in the first file, Kafka 4.4 in the others, where
+    # each version has its snapshots of the metadata, too. None of them is compressed.
+    files = [topics / "bootstrap.checkpoint", *topics.glob("__cluster_metadata-0/*.checkpoint")]
+    try:
+        written = b"".join(file.read_bytes() for file in files if file.is_file())
+    except OSError as error:
+        raise KafkaStartError(
+            f"cannot read Kafka's directory {directory}: {error.strerror}; make it readable"
+        ) from error
+    # A FeatureLevelRecord: the length of the name and 1, the name, the level as 16 bits.
+    levels = re.findall(rb"\x11metadata\.version(..)", written, re.DOTALL)
+    newest = max((int.from_bytes(level) for level in levels), default=0)
+    if newest > METADATA_VERSION:
+        raise KafkaStartError(
+            f"{directory} was made by a newer Kafka than {VERSION} (its metadata.version is "
+            f"{newest}, {VERSION} reads up to {METADATA_VERSION}) and was left as it is; finish "
+            "what is in it with the version of this repository that made it, or move it away to "
+            "begin with empty topics: images, events and alerts stay, but messages not processed "
+            "yet go with it, and audit --repair would take the older images for lost"
+        )
 
 
 def free_port() -> int:
@@ -115,13 +162,16 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def prepare(directory: Path, port: int, listen: str, more: Sequence[str] = ()) -> list[str]:
+def prepare(
+    directory: Path, port: int, listen: str, more: Sequence[str] = (), jars: Path = JARS
+) -> list[str]:
     """Make `directory` a Kafka's own and return the command that, run in it, runs it on `port`.
 
-    `more` are properties of Kafka's, each `name=value`, over those above. The directory stays
-    locked until the process that called this, and the Java it becomes, have ended.
-    Raises `KafkaStartError`.
+    `more` are properties of Kafka's, each `name=value`, over those above; `jars` is the list of
+    the jars of the version to run. The directory stays locked until the process that called this,
+    and the Java it becomes, have ended. Raises `KafkaStartError`.
     """
+    check_version(directory, jars)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -139,7 +189,7 @@ def prepare(directory: Path, port: int, listen: str, more: Sequence[str] = ()) -
         raise KafkaStartError(
             f"port {port} is in use; stop what listens there, or choose another with --port"
         )
-    classpath = os.pathsep.join(map(str, fetch_jars()))
+    classpath = os.pathsep.join(map(str, fetch_jars(jars)))
     properties = directory / "server.properties"
     ours = PROPERTIES.format(controller_port=free_port(), listen=listen, port=port)
     properties.write_text(ours + "".join(f"{line}\n" for line in more))  # what is last, counts
@@ -180,14 +230,17 @@ class Broker:
             self.process.wait()
 
 
-def start(directory: Path, port: int | None = None, more: Sequence[str] = ()) -> Broker:
+def start(
+    directory: Path, port: int | None = None, more: Sequence[str] = (), jars: Path = JARS
+) -> Broker:
     """Start Kafka on `directory` as a child process and return once it listens.
 
-    Without a port it takes 9092 where that is free. `more` are properties, as for `prepare`. What
+    Without a port it takes 9092 where that is free. `more` and `jars` are as for `prepare`. What
     Kafka prints goes to `kafka.log` in `directory`. On Linux it ends with the calling thread,
     however that ends. Raises `KafkaStartError`.
     """
-    fetch_jars()  # here, where the progress bar has a terminal to draw on
+    check_version(directory, jars)  # before anything is written to it
+    fetch_jars(jars)  # here, where the progress bar has a terminal to draw on
     log = directory / "kafka.log"
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -208,6 +261,7 @@ def start(directory: Path, port: int | None = None, more: Sequence[str] = ()) ->
             [
                 *(sys.executable, "-m", "embedded_kafka", "--directory", directory.resolve()),
                 *("--port", str(port), "--parent", str(os.getpid())),
+                *("--jars", jars.resolve()),
                 *(f"--property={line}" for line in more),
             ],
             cwd=Path(__file__).parents[1],

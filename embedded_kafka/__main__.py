@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from embedded_kafka import DEFAULT_PORT, KafkaStartError, prepare
+from embedded_kafka import DEFAULT_PORT, JARS, KafkaStartError, prepare
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -26,13 +26,22 @@ def main() -> None:
         metavar="NAME=VALUE",
         help="a property of Kafka's, over ours; may be given several times",
     )
+    parser.add_argument(
+        "--jars",
+        type=Path,
+        default=JARS,
+        metavar="FILE",
+        help="the list of the jars of another version of Kafka; default: %(default)s",
+    )
     options = parser.parse_args()
     if options.parent and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != options.parent:
             sys.exit("the parent has ended")
     try:
-        java = prepare(options.directory, options.port, options.listen, options.property)
+        java = prepare(
+            options.directory, options.port, options.listen, options.property, options.jars
+        )
     except KafkaStartError as error:
         sys.exit(f"embedded_kafka: {error}")
     except KeyboardInterrupt:

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pytest
 from conftest import HERE, until
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaTimeoutError
 
 import embedded_kafka
+from pipeline.kafka_version import version_of, warning
+
+# Kafkas that are newer than ours, and what each says of itself: release line, metadata.version.
+NEWER = {
+    HERE / "tests" / "kafka-4.3.1-jars.txt": ("4.3", 30),
+    HERE / "tests" / "kafka-4.4.0-jars.txt": ("4.4", 33),
+}
 
 
 def is_alive(pid: int) -> bool:
@@ -42,6 +50,140 @@ def test_topics_stay_from_run_to_run(directory: Path) -> None:
         admin.close()
         broker.stop()
         assert broker.process.returncode == 128 + signal.SIGTERM  # as Java puts it
+
+
+def start_any(directory: Path, jars: Path = embedded_kafka.JARS) -> embedded_kafka.Broker:
+    """A Kafka of this version, on a port that is free."""
+    return embedded_kafka.start(directory, embedded_kafka.free_port(), jars=jars)
+
+
+def write(broker: embedded_kafka.Broker) -> None:
+    """Make the topic "kept" with a record in it."""
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    admin.create_topics({"kept": {"num_partitions": 1}})
+    admin.wait_for_topics(["kept"])
+    admin.close()
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers)
+    producer.send("kept", b"a record").get(10)
+    producer.close()
+
+
+def read(broker: embedded_kafka.Broker) -> list[bytes]:
+    """The values in the topic "kept"."""
+    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap_servers)
+    partition = TopicPartition("kept", 0)
+    consumer.assign([partition])
+    consumer.seek_to_beginning(partition)
+    records = consumer.poll(timeout_ms=10_000).get(partition, [])
+    consumer.close()
+    return [record.value for record in records]
+
+
+def test_the_version_is_the_one_that_the_constants_say() -> None:
+    """All of Kafka's own jars have the version that an error names."""
+    lines = embedded_kafka.JARS.read_text().splitlines()
+    versions = {line.split("/")[4] for line in lines if line.startswith("org/apache/kafka/")}
+    assert versions == {embedded_kafka.VERSION}
+
+
+def test_our_version_reads_what_the_constant_says_and_gets_no_warning(directory: Path) -> None:
+    """The highest metadata.version is the broker's own, and it isn't one that loses messages."""
+    broker = start_any(directory)
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    _, highest = admin.describe_features()["metadata.version"]["supported"]
+    assert highest == embedded_kafka.METADATA_VERSION
+    assert embedded_kafka.VERSION.startswith(f"{version_of(admin)}.")
+    assert warning(admin) == ""
+    broker.stop()
+    assert warning(admin) == ""  # nor is there one from a Kafka that can't be asked
+    admin.close()
+
+
+@pytest.mark.parametrize("jars", NEWER, ids=[line for line, _ in NEWER.values()])
+def test_a_directory_of_a_newer_version(directory: Path, jars: Path) -> None:
+    """Ours says in one line that it can't read it and what to do, and leaves each byte as it was.
+
+    The newer version tells its release line, gets a warning, and goes on with the directory.
+    """
+    line, level = NEWER[jars]
+    newer = start_any(directory, jars)
+    admin = KafkaAdminClient(bootstrap_servers=newer.bootstrap_servers)
+    assert version_of(admin) == line
+    assert warning(admin).startswith(f"Kafka {line} can lose a transaction")
+    admin.close()
+    write(newer)
+    newer.stop()
+
+    before = {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+    with pytest.raises(embedded_kafka.KafkaStartError) as error:
+        embedded_kafka.start(directory)
+    by_hand = run_by_hand("--directory", str(directory))
+    assert by_hand.returncode == 1
+    assert by_hand.stderr == f"embedded_kafka: {error.value}\n"
+    assert str(error.value).startswith(
+        f"{directory} was made by a newer Kafka than {embedded_kafka.VERSION} "
+        f"(its metadata.version is {level}, "
+    )
+    assert "move it away" in str(error.value)
+    assert {file: file.read_bytes() for file in directory.rglob("*") if file.is_file()} == before
+
+    newer = start_any(directory, jars)
+    assert read(newer) == [b"a record"]
+    newer.stop()
+
+
+def test_a_newer_version_is_tried_on_a_directory_of_ours(directory: Path) -> None:
+    """Afterwards it still is a directory of ours, with all records."""
+    ours = start_any(directory)
+    write(ours)
+    ours.stop()
+    newer = start_any(directory, next(iter(NEWER)))
+    assert read(newer) == [b"a record"]
+    newer.stop()
+    ours = start_any(directory)
+    assert read(ours) == [b"a record"]
+    ours.stop()
+
+
+def test_who_asks_for_a_topic_does_not_make_it(directory: Path) -> None:
+    """Neither a reader nor a writer that comes first makes a topic with the broker's defaults."""
+    broker = start_any(directory)
+    consumer = KafkaConsumer(
+        "absent", bootstrap_servers=broker.bootstrap_servers, group_id="a reader"
+    )
+    consumer.poll(timeout_ms=500)
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers, max_block_ms=2000)
+    with pytest.raises(KafkaTimeoutError):
+        producer.send("absent", b"a record")
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    assert "absent" not in admin.list_topics()
+    for client in (admin, producer, consumer):
+        client.close()
+    broker.stop()
+
+
+def test_the_transaction_of_a_dead_program_ends_soon(directory: Path) -> None:
+    """Readers of committed messages pass it a few seconds after its time-out."""
+    broker = start_any(directory)
+    write(broker)
+    dead = KafkaProducer(
+        bootstrap_servers=broker.bootstrap_servers,
+        transactional_id="dead",
+        transaction_timeout_ms=1000,
+    )
+    dead.init_transactions()
+    dead.begin_transaction()
+    dead.send("kept", b"never committed").get(10)
+    partition = TopicPartition("kept", 0)
+    reader = KafkaConsumer(
+        bootstrap_servers=broker.bootstrap_servers, isolation_level="read_committed"
+    )
+    assert reader.end_offsets([partition]) == {partition: 1}
+    # The record that was never committed, and the marker that says so.
+    until(lambda: reader.end_offsets([partition]) == {partition: 3}, "the transaction's end", 5)
+    reader.close()
+    dead.close(1)
+    broker.stop()
 
 
 def test_two_at_once(directory: Path, tmp_path: Path) -> None:
@@ -117,22 +259,34 @@ def test_a_jar_with_other_bytes_is_fetched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What isn't what the lock file says is never run."""
-    monkeypatch.setattr(embedded_kafka, "JARS", tmp_path / "kafka-jars.txt")
+    jars = tmp_path / "kafka-jars.txt"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     lines = (HERE / "embedded_kafka" / "kafka-jars.txt").read_text().splitlines()
     line = next(line for line in lines if "slf4j" in line)
-    embedded_kafka.JARS.write_text(line)
-    (jar,) = embedded_kafka.fetch_jars()
+    jars.write_text(line)
+    (jar,) = embedded_kafka.fetch_jars(jars)
     content = jar.read_bytes()
     jar.write_bytes(b"other bytes")
-    assert embedded_kafka.fetch_jars() == [jar]
+    assert embedded_kafka.fetch_jars(jars) == [jar]
     assert jar.read_bytes() == content
 
-    embedded_kafka.JARS.write_text(line.replace(line.split()[1], "0" * 64))
+    jars.write_text(line.replace(line.split()[1], "0" * 64))
     jar.unlink()
     with pytest.raises(embedded_kafka.KafkaStartError, match="does not match"):
-        embedded_kafka.fetch_jars()
+        embedded_kafka.fetch_jars(jars)
     assert not jar.exists()
+
+
+@pytest.mark.parametrize("content", [None, "not a list of jars"])
+def test_a_list_of_jars_that_cannot_be_read(tmp_path: Path, content: str | None) -> None:
+    """It is said in one line that names it."""
+    jars = tmp_path / "jars.txt"
+    if content:
+        jars.write_text(content)
+    ended = run_by_hand("--directory", str(tmp_path / "kafka"), "--jars", str(jars))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"embedded_kafka: cannot read the list of Kafka's jars {jars}: ")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_no_network(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import pytest
 from conftest import HERE, Pipeline, Program, clone_to, until
 
+import embedded_kafka
 from embedded_kafka import free_port
 
 
@@ -58,6 +59,19 @@ def test_the_whole_pipeline_twice(alone: Pipeline) -> None:
     assert alone.files("image_event_alerts") == [
         f"image_event_alert_{name}.txt" for name in ("00003", "00007", "00011")
     ]
+
+
+def test_topics_of_a_newer_kafka(alone: Pipeline) -> None:
+    """The run says that it can't read them and what to do; with them moved away, it goes on."""
+    topics = alone.data / ".kafka"
+    jars = HERE / "tests" / "kafka-4.3.1-jars.txt"
+    embedded_kafka.start(topics, free_port(), jars=jars).stop()
+    refused = alone.start(str(HERE / "run_pipeline.sh"))
+    assert refused.ends() == 1
+    assert refused.lines[-1].startswith(f"run_pipeline: {topics} was made by a newer Kafka than ")
+    assert alone.files("image_database") == []
+    topics.rename(alone.data / ".kafka-of-before")
+    assert table(run(alone))["images"] == "11"
 
 
 def test_with_the_viewer(alone: Pipeline) -> None:
