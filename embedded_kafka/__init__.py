@@ -133,9 +133,8 @@ def check_version(directory: Path, jars: Path = JARS) -> None:
         raise KafkaStartError(
             f"{directory} was made by a newer Kafka than {VERSION} (its metadata.version is "
             f"{newest}, {VERSION} reads up to {METADATA_VERSION}) and was left as it is; finish "
-            "what is in it with the version of this repository that made it, or move it away to "
-            "begin with empty topics: images, events and alerts stay, but messages not processed "
-            "yet go with it, and audit --repair would take the older images for lost"
+            "what waits in it with the version of this repository that made it, or move it away: "
+            "images, events and alerts stay, and the topics begin empty"
         )
 
 

@@ -18,7 +18,7 @@ from kafka import KafkaAdminClient
 from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaError, RetriableError
 
-from pipeline import say
+from pipeline import kafka_version, say
 from pipeline.create_topics import create_topics
 from pipeline.settings import Settings
 
@@ -102,7 +102,7 @@ class Kafka:
         self._away_since: float | None = None
         self._said = 0.0
         self._topics: dict[str, UUID] = {}  # as we have connected to them
-        self._said_of_topics: set[str] = set()  # which is so each time that we connect
+        self._said_of_kafka: set[str] = set()  # which is so each time that we connect
         self._connections = 0  # that are open, whichever thread uses them
         self._lock = threading.Lock()
         self._log = _Log()
@@ -170,6 +170,7 @@ class Kafka:
     def _make_topics(self) -> None:
         admin = KafkaAdminClient(**self.options)
         try:
+            lines = [kafka_version.warning(admin)]
             findings = create_topics(admin)
         finally:
             admin.close()
@@ -179,9 +180,9 @@ class Kafka:
         self._topics = findings.ids
         for line in findings.changed:
             say(line)
-        for line in findings.kept:
-            if line not in self._said_of_topics:
-                self._said_of_topics.add(line)
+        for line in filter(None, [*lines, *findings.kept]):
+            if line not in self._said_of_kafka:
+                self._said_of_kafka.add(line)
                 say(line)
 
     def _watch(self) -> None:
