@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
@@ -29,6 +29,7 @@ from pipeline import Unusable, moment, say
 from pipeline.connection import Kafka, Stop, text
 from pipeline.copies import Copy
 from pipeline.create_topics import TOPICS
+from pipeline.hanging import all_hanging, mend, said
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -438,6 +439,24 @@ def _causes(record: ConsumerRecord) -> set[bytes]:
     return {value for name, value in record.headers if name == CAUSE}
 
 
+def _mend_transactions(kafka: Kafka, repair: bool) -> Iterator[str]:
+    """End the transactions whose end Kafka has lost; without `repair`, the audit ends there."""
+    with ExitStack() as closing:
+        admin = KafkaAdminClient(**kafka.options)
+        closing.callback(admin.close)
+        found = all_hanging(admin)
+        for one in found:
+            if repair:
+                producer = transactional_producer(kafka, one.transactional_id, closing)
+                line = f"{said(one)}: {mend(admin, producer, one)}"
+                say(f"mended  {line}")
+                yield line
+            else:
+                say(f"lost    {said(one)}")
+        if found and not repair:
+            sys.exit("audit: what comes after these can't be read; end them with --repair")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Audit, and end with 0 if all agrees."""
     parser = Parser(
@@ -455,7 +474,10 @@ def main(arguments: Sequence[str]) -> None:
     rule = read_rule(parser, options)
     kafka = Kafka(settings, Stop(status=1))
 
+    ends: list[str] = []  # of transactions, which were lost
+
     def make(closing: ExitStack) -> tuple[Topics, KafkaProducer | None]:
+        ends.extend(_mend_transactions(kafka, options.repair))
         # The producer first: an audit that was repairing can't send any more.
         producer = transactional_producer(kafka, "audit", closing) if options.repair else None
         return Topics(kafka, closing), producer
@@ -477,7 +499,7 @@ def main(arguments: Sequence[str]) -> None:
         for what in faults:
             say(f"{kind:6}  {what}")
     rows = {**audit.counts, **{kind: len(faults) for kind, faults in audit.faults.items()}}
-    rows |= {"mended": len(audit.mended)} if options.repair else {}
+    rows |= {"mended": len(audit.mended) + len(ends)} if options.repair else {}
     say("")
     for name, number in rows.items():
         say(f"  {name:14} {number}")

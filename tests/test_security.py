@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import (
     ACL,
     ACLOperation,
@@ -134,6 +134,8 @@ class Secured:
             "ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
+            # So that a test can write records whose transaction Kafka doesn't end.
+            "transaction.partition.verification.enable": "false",
         }
         self.broker = embedded_kafka.start(
             self.directory / "kafka",
@@ -265,6 +267,35 @@ def test_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
         )
         assert program.ends() == 0, program
         assert line in str(program)
+
+
+def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
+    """A program sees a hanging transaction where it may read, and nothing forbids it to look."""
+    pipeline.start("image_receiving.py", "--count", "1").ends()
+    code = (
+        "import sys; from pipeline.connection import Kafka, Stop\n"
+        "from pipeline.hanging import end_if_hanging; from pipeline.settings import Parser\n"
+        "parser = Parser('')\n"
+        "kafka = Kafka(parser.settings(parser.parse_args([])), Stop())\n"
+        "end_if_hanging(kafka, 'image_analysis-host-0', 'image_analysis')"
+    )
+    found = []
+    for topic in ("dead-letters", "image-events"):
+        producer = KafkaProducer(
+            bootstrap_servers=secured.plain, transactional_id="image_analysis-host-0"
+        )
+        producer.init_transactions()
+        producer.begin_transaction()
+        hangs = TopicPartition(topic, 3)
+        producer._transaction_manager._partitions_in_transaction.add(hangs)
+        for partition in (3, 5):
+            producer.send(topic, b"", partition=partition)
+        producer.commit_transaction()
+        login = secured.login("image_analysis")
+        found.append(pipeline.start(sys.executable, "-c", code, PYTHONPATH=str(HERE), **login))
+        assert found[-1].ends() == len(found) - 1, found[-1]
+        producer.close()
+    assert re.search(r"lost its end in image-events\[3\], as", str(found[1]))
 
 
 def test_recipients_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
