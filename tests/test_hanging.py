@@ -83,9 +83,9 @@ def producer(pipeline: Pipeline, closing: ExitStack) -> KafkaProducer:
     return start_producer(pipeline, closing)
 
 
-def start_producer(pipeline: Pipeline, closing: ExitStack) -> KafkaProducer:
+def start_producer(pipeline: Pipeline, closing: ExitStack, name: str = ID) -> KafkaProducer:
     """Another one of this transactional id; the one before it can't go on."""
-    producer = KafkaProducer(bootstrap_servers=pipeline.bootstrap_servers, transactional_id=ID)
+    producer = KafkaProducer(bootstrap_servers=pipeline.bootstrap_servers, transactional_id=name)
     closing.callback(producer.close, 1)
     producer.init_transactions()
     return producer
@@ -254,4 +254,46 @@ def test_a_program_ends_and_the_audit_mends(pipeline: Pipeline, producer: KafkaP
     assert mended.ends() == 0, mended
     assert mended.says("^mended .*KAFKA-20734.*committed")
     assert seen(pipeline) == ["3", "5"]
+    assert audit(pipeline).ends() == 0
+
+
+# image_analysis.py on a Kafka that sends the partitions of image-events no markers.
+FAULTY = """
+import runpy, sys
+from kafka.producer.transaction_manager import TransactionManager as Transactions
+add = Transactions.maybe_add_partition_to_transaction
+def add_in_silence(self, partition):
+    is_left_out = partition.topic == "image-events"
+    self._partitions_in_transaction.add(partition) if is_left_out else add(self, partition)
+Transactions.maybe_add_partition_to_transaction = add_in_silence
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_nothing_is_lost_or_double(
+    pipeline: Pipeline, admin: KafkaAdminClient, closing: ExitStack, is_known: bool
+) -> None:
+    """An event that hung is there once, whether Kafka knows it to be committed or has forgotten."""
+    program = str(HERE / "image_analysis.py")
+    analysis = pipeline.start(sys.executable, "-c", FAULTY, program, PYTHONPATH=str(HERE))
+    pipeline.receive("--count", "5")  # numbers 1 to 5
+    analysis.says("00005  unchanged")
+    analysis.stop()
+    assert pipeline.ids("image-events") == []
+    (found,) = all_hanging(admin)
+    assert (found.end, found.group) == ("commit", STAGE)
+    if not is_known:
+        start_producer(pipeline, closing, found.transactional_id)
+    mended = audit(pipeline, "--repair")
+    assert mended.ends() == 0, mended
+    assert mended.says("committed$" if is_known else "aborted$")
+    assert ("no message of the change at 00003" in str(mended)) is not is_known
+    assert pipeline.ids("image-events") == ["00003"]
+    pipeline.start("image_event_alert.py").says("00003  ALERT")
+    pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "2")
+    pipeline.waits_for("alerts", 2)
+    assert pipeline.ids("alerts") == ["00003", "00007"]
     assert audit(pipeline).ends() == 0
