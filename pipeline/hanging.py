@@ -14,6 +14,7 @@ how the hanging transaction ended. It forgets that when a producer asks for the 
 (InitProducerId, kafka-python's `init_transactions`), which is why a program must look before.
 """
 
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -37,8 +38,10 @@ from pipeline.connection import Kafka
 from pipeline.create_topics import TOPICS
 
 OFFSETS = "__consumer_offsets"
-STAGES = ("image_analysis", "image_event_alert")  # whose copies share a group of that name
-PROGRAMS = ("image_receiving", *STAGES, "audit", "dead-letters")
+# Our programs' transactional ids; the copies of a stage share a group of the stage's name.
+STAGE = r"(?P<stage>image_analysis|image_event_alert)-.+"
+RECEIVER = r"(?P<receiver>image_receiving(-.+)?)"
+OURS = re.compile(f"{STAGE}|{RECEIVER}|audit|dead-letters")
 ENDS = {
     TransactionState.COMPLETE_COMMIT: "commit",
     TransactionState.COMPLETE_ABORT: "abort",
@@ -76,10 +79,8 @@ class Hanging:
 
 def group_of(transactional_id: str) -> str:
     """The group whose offsets a program of ours commits under this id; empty if there is none."""
-    for stage in STAGES:
-        if transactional_id.startswith(f"{stage}-"):
-            return stage
-    return transactional_id if transactional_id.startswith("image_receiving") else ""
+    found = OURS.fullmatch(transactional_id)
+    return (found["stage"] or found["receiver"] or "") if found else ""
 
 
 def hanging(
@@ -128,7 +129,7 @@ def all_hanging(admin: KafkaAdminClient) -> list[Hanging]:
     # Of the many ids that there may be, those of other hosts too, hardly any has begun something.
     begun = {one.producer_id for one in _open(admin, [*partitions, *_partitions(admin, [OFFSETS])])}
     ids = sorted(one.transactional_id for one in listed if one.producer_id in begun)
-    ours = [one for one in ids if one.startswith(PROGRAMS)]
+    ours = filter(OURS.fullmatch, ids)
     found = [hanging(admin, one, partitions, group_of(one)) for one in ours]
     return [one for one in found if one]
 
