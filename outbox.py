@@ -171,7 +171,12 @@ class Outbox:
     def _make(self, closing: ExitStack) -> tuple[KafkaProducer, int, str]:
         # From here on nothing that had this name before can publish, so what is last stays so.
         producer = transactional_producer(self._kafka, self.name, closing)
-        consumer = KafkaConsumer(**self._kafka.options, group_id=self.name)
+        consumer = KafkaConsumer(
+            # Otherwise it would read the marker before one that is just being committed.
+            **self._kafka.options,
+            group_id=self.name,
+            isolation_level="read_committed",
+        )
         try:
             marker = consumer.committed(MARKER, metadata=True, timeout_ms=10_000)
         finally:

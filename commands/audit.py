@@ -58,7 +58,12 @@ from pipeline.store import (
     Database,
     digest,
 )
-from pipeline.stream import outgoing_message, transact, transactional_producer
+from pipeline.stream import (
+    outgoing_message,
+    transact,
+    transactional_producer,
+    unchecked_producer,
+)
 from pipeline.topics import Topics, origin, place, taken
 
 DIRECTORIES = (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS)
@@ -447,7 +452,7 @@ def _mend_transactions(kafka: Kafka, repair: bool) -> Iterator[str]:
         found = all_hanging(admin)
         for one in found:
             if repair:
-                producer = transactional_producer(kafka, one.transactional_id, closing)
+                producer = unchecked_producer(kafka, one.transactional_id, closing)
                 line = f"{said(one)}: {mend(admin, producer, one)}"
                 say(f"mended  {line}")
                 yield line

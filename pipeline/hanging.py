@@ -134,7 +134,7 @@ def all_hanging(admin: KafkaAdminClient) -> list[Hanging]:
     return [one for one in found if one]
 
 
-def end_if_hanging(kafka: Kafka, transactional_id: str, group: str) -> None:
+def end_if_hanging(kafka: Kafka, transactional_id: str) -> None:
     """End the program with a line that says so if its last transaction hangs.
 
     It must be asked before `init_transactions`, which makes Kafka forget how the transaction ended.
@@ -143,7 +143,8 @@ def end_if_hanging(kafka: Kafka, transactional_id: str, group: str) -> None:
     """
     admin = KafkaAdminClient(**kafka.options)
     try:
-        found = hanging(admin, transactional_id, _partitions(admin, TOPICS), group)
+        partitions = _partitions(admin, TOPICS)
+        found = hanging(admin, transactional_id, partitions, group_of(transactional_id))
     finally:
         admin.close()
     if found:

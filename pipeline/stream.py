@@ -30,6 +30,7 @@ from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop, text
 from pipeline.copies import Copy
+from pipeline.hanging import end_if_hanging
 from pipeline.messages import DEAD_LETTERS, ImageEvent, Message, ReceivedImage, dump
 from pipeline.repeats import CAUSE, Repeats, cause
 from pipeline.settings import Settings
@@ -239,6 +240,7 @@ class Stage:
                     return
                 if self.kafka.are_topics_new():
                     return
+                end_if_hanging(self.kafka, self.copy.name)
                 if not place.consumer.assignment() and self._is_stuck():
                     return
                 looked = time.monotonic()
@@ -372,7 +374,16 @@ def outgoing_message(topic: str, message: Message) -> dict[str, Any]:
 
 
 def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:
-    """A producer for transactions; an earlier one of this name can't publish any more."""
+    """A producer for transactions; an earlier one of this name can't publish any more.
+
+    Ends the program if Kafka has lost the end of the earlier one's last transaction.
+    """
+    end_if_hanging(kafka, name)  # before Kafka is made to forget how that transaction ended
+    return unchecked_producer(kafka, name, closing)
+
+
+def unchecked_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:
+    """The same for whoever has looked at the earlier one's last transaction already."""
     producer = KafkaProducer(
         **kafka.options,
         transactional_id=name,

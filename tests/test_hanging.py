@@ -238,7 +238,7 @@ def test_a_program_ends_and_the_audit_mends(pipeline: Pipeline, producer: KafkaP
         "from pipeline.hanging import end_if_hanging; from pipeline.settings import Parser\n"
         "parser = Parser('')\n"
         "kafka = Kafka(parser.settings(parser.parse_args([])), Stop())\n"
-        f"end_if_hanging(kafka, {ID!r}, {STAGE!r})"
+        f"end_if_hanging(kafka, {ID!r})"
     )
     program = pipeline.start(sys.executable, "-c", code, PYTHONPATH=str(HERE))
     lost = f"a transaction of {ID} and then lost its end in {OFFSETS}[0] and 1 more"

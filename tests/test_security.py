@@ -277,7 +277,7 @@ def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) 
         "from pipeline.hanging import end_if_hanging; from pipeline.settings import Parser\n"
         "parser = Parser('')\n"
         "kafka = Kafka(parser.settings(parser.parse_args([])), Stop())\n"
-        "end_if_hanging(kafka, 'image_analysis-host-0', 'image_analysis')"
+        "end_if_hanging(kafka, 'image_analysis-host-0')"
     )
     found = []
     for topic in ("dead-letters", "image-events"):
