@@ -22,6 +22,8 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
+from commands.dead_letters import SENT_BACK
+from commands.earlier import Earlier, Fate
 from comparison import compare
 from image_analysis import Rule, add_rule, event_of, read_rule, take
 from image_event_alert import alert_of
@@ -45,6 +47,7 @@ from pipeline.messages import (
     OfImage,
     ReceivedImage,
     dump,
+    image_id,
     parse,
     parts_of,
 )
@@ -86,8 +89,9 @@ class Audit:
         self, settings: Settings, kafka: Kafka, topics: Topics, rule: Rule, repair: bool
     ) -> None:
         names = ("images", "true changes", "events", "alerts", "set aside", "waiting", "repeats")
-        self.counts = dict.fromkeys((*names, "other masks"), 0)
-        self.faults: dict[str, list[str]] = {"lost": [], "twice": [], "wrong": []}
+        self.counts = dict.fromkeys((*names, "other masks", "not judged"), 0)
+        kinds = ("lost", "expired", "twice", "wrong")
+        self.faults: dict[str, list[str]] = {kind: [] for kind in kinds}
         self.mended: list[str] = []
         self.outgoing: list[dict[str, Any]] = []
         self._rule = rule  # of what nothing says how it was decided
@@ -97,26 +101,28 @@ class Audit:
         self._images, self._events, self._alerts = self._databases
         # In this order, so that a file that is listed has its message in the topics or an outbox,
         # and that what was taken by then has its effects in the topics.
-        self._listed = [
+        self._listed = dict.fromkeys(
             f"{name}/{file}"
             for name, database in zip(DIRECTORIES, self._databases, strict=True)
             for file in database.names()
             if file != ".gitkeep"
-        ]
+        )
         self._in_outbox = {message.path for message in self._outbox()}
         self._taken: dict[str, dict[TopicPartition, int]] = {
             IMAGES: taken(kafka, "image_analysis"),
             IMAGE_EVENTS: taken(kafka, "image_event_alert"),
         }
-        beginnings = {topic: topics.beginnings(topic) for topic in TOPICS}
+        self._beginnings = beginnings = {topic: topics.beginnings(topic) for topic in TOPICS}
         # What is caused before what causes it, which goes on meanwhile.
         self._records = {
             topic: list(topics.read(beginnings[topic], topics.ends(topic)))
             for topic in (ALERTS, IMAGE_EVENTS, IMAGES_WITHOUT_EVENT, IMAGES, DEAD_LETTERS)
         }
-        self._has_expired = any(beginnings[IMAGES].values())
         self._set_aside = {origin(record) for record in self._records[DEAD_LETTERS]}
         self._oldest: dict[str, int] = {}  # by source: the first number that `images` has
+        self._first_time: dict[str, int] = {}  # and when that came, in Kafka's milliseconds
+        self._last: dict[str, int] = {}  # by source: the number of the last file
+        self._earlier: Earlier
         self._known: set[str] = set()  # paths that have a reason to be there
         self._lost: set[bytes] = set()  # causes of alerts whose events are lost
 
@@ -126,10 +132,14 @@ class Audit:
             say("the directories are empty: the topics are from before a reset")
             return
         count = self._current_count()
-        self._oldest = {source: min(items, default=10**9) for source, items in count.items()}
+        first = {source: _first(items) for source, items in count.items() if items}
+        self._oldest = {source: one.message.number for source, one in first.items()}
+        self._first_time = {source: one.records[0].timestamp for source, one in first.items()}
+        self._earlier = Earlier(self._records, self._beginnings, self._oldest)
         self._check_images(count)
         events = [one for items in count.values() for one in self._check_events(items)]
         self._check_alerts(events)
+        self._check_alerts_of_deleted_events()
         self._check_reasons()
         self._check_files()
         if self.counts["other masks"]:
@@ -157,7 +167,7 @@ class Audit:
                 self.counts["repeats"] += 1
                 continue
             items = count[message.source]
-            if (REPAIRED, b"") not in record.headers:
+            if not _is_behind(record):
                 for number in [one for one in items if one >= message.number]:
                     del items[number]
             items[message.number] = seen[record.value] = Item(message, [record])
@@ -181,29 +191,83 @@ class Audit:
         for item, why in damaged:
             twin = paths.get(item.message.sha256)
             self._fault("lost", str(why), self._copying(twin, item) if twin else None)
+        self._check_images_without_message()
+
+    def _check_images_without_message(self) -> None:
+        """Files of images that aren't in `images`: lost, deleted by Kafka, or older than it."""
+        found = []
         for path in self._listed:
             directory, _, name = path.partition("/")
             match = IMAGE.fullmatch(name)
-            if match and directory == IMAGE_DATABASE and path not in self._known:
-                self._known.add(path)
+            if match and directory == IMAGE_DATABASE:
                 source, number = parts_of(match[1])
-                if path in self._in_outbox:
+                self._last[source] = max(number, self._last.get(source, 0))
+                if path in self._in_outbox and path not in self._known:
                     self.counts["waiting"] += 1
-                elif not self._is_before(source, number):
-                    mend = self._sending_image(path, source, number, match[1])
-                    self._fault("lost", f"{IMAGES}: no message of {path}", mend)
+                elif path not in self._known:
+                    found.append((source, number, path))
+                self._known.add(path)
+        # `Earlier.fate` wants the highest number first; people, and --repair, want the lowest.
+        found.sort(reverse=True)
+        fates = {path: self._fate(source, number, path) for source, number, path in found}
+        not_judged: dict[Fate, list[tuple[str, str]]] = defaultdict(list)  # source, path
+        for source, number, path in reversed(found):
+            is_sure = number >= self._oldest.get(source, 10**9) or (
+                fates[path] == Fate.UNREAD and self._earlier.is_sure(source, number)
+            )
+            # What may be from before this Kafka isn't sent: it would be told to people again.
+            mend = self._sending_image(path, source, number) if is_sure else None
+            if fates[path] == Fate.LOST:
+                self._fault("lost", f"{IMAGES}: no message of {path}", mend)
+            elif fates[path] == Fate.UNREAD:
+                what = f"{IMAGES}: Kafka deleted the message of {path} before it was read"
+                self._fault("expired", what, mend)
+            else:
+                not_judged[fates[path]].append((source, path))
+        for fate, images in not_judged.items():
+            self.counts["not judged"] += len(images)
+            is_empty = "the topics are empty: " if not any(self._records.values()) else ""
+            names = " to ".join(dict.fromkeys((images[0][1], images[-1][1])))
+            say(f"not judged: {is_empty}{len(images)} images, {names}, {fate.value}")
+        self._check_offsets({source for source, _ in not_judged[Fate.UNKNOWN]})
+
+    def _fate(self, source: str, number: int, path: str) -> Fate:
+        """What became of the image's message, which isn't in `images`."""
+        if number >= self._oldest.get(source, 10**9):
+            return Fate.LOST  # Kafka has an earlier one still
+        return self._earlier.fate(
+            source,
+            number,
+            self._last[source],
+            written=lambda: time.time() - self._images.age(path),
+            has_event=_event_path(image_id(source, number)) in self._listed,
+        )
+
+    def _check_offsets(self, sources: set[str]) -> None:
+        """Name what was deleted unread where nothing says which of the sources' images it was."""
+        partitions = {one for name in sources for one in self._earlier.partitions(IMAGES, name)}
+        for partition in sorted(partitions):
+            offset = self._taken[IMAGES].get(partition)
+            beginning = self._beginnings[IMAGES].get(partition, 0)
+            # A transaction ends with a marker, which takes an offset: one alone is no message.
+            if offset is not None and beginning - offset > 1:
+                self.faults["expired"].append(
+                    f"{IMAGES}[{partition.partition}]: Kafka deleted the offsets {offset} to "
+                    f"{beginning - 1} before image_analysis read them; they are of images that "
+                    "are not judged, and nothing says of which"
+                )
 
     def _check_events(self, items: dict[int, Item]) -> Iterator[tuple[ImageEvent, ConsumerRecord]]:
         """Each true change's event, in the order of a source; the events that there are."""
         published = self._by_cause(IMAGE_EVENTS)
         decided = self._by_cause(IMAGES_WITHOUT_EVENT)
         before: Item | None = None
-        for _, item in sorted(items.items()):
+        for number, item in sorted(items.items()):
             state = self._state(item.records)
             if state != "taken":
                 self.counts[state] += 1
                 self._known |= {
-                    f"{IMAGE_EVENT_DATABASE}/image_event_{item.message.image_id}.{kind}"
+                    _event_path(item.message.image_id, kind)
                     for kind in ("txt", "jpg")
                     if state == "waiting"
                 }
@@ -215,7 +279,10 @@ class Audit:
                 parse(one.value, ImageWithoutEvent)
                 for one in decided.get(cause(item.records[0]), [])[-1:]
             ]
-            changed = self._change(before, item, event or next(iter(without), None))
+            decision = event or next(iter(without), None)
+            if before is None and self._oldest[item.message.source]:
+                before = self._file_before(items, number, decision)
+            changed = self._change(before, item, decision)
             before = item
             for record in records[1:]:
                 self._fault("twice", f"{_where(record)}: the event of {item.message.image_id}")
@@ -233,7 +300,7 @@ class Audit:
     ) -> tuple[ImageEvent, dict[str, bytes]] | tuple[()] | None:
         """The event that must be and its files; nothing if none must be; None if nobody knows."""
         if before is None:
-            return None if self._has_expired and item.message.number else ()
+            return None if self._oldest[item.message.source] else ()
         if found and found.previous_image_id != before.message.image_id:
             return None  # the one between was set aside then, and has come back since
         sums = {before.message.sha256, item.message.sha256}
@@ -242,6 +309,32 @@ class Audit:
         if not (before.is_whole and item.is_whole):
             return None
         return self._event(before, item, found)
+
+    def _file_before(
+        self,
+        items: Mapping[int, Item],
+        number: int,
+        found: ImageEvent | ImageWithoutEvent | None,
+    ) -> Item | None:
+        """What the first image of `images` was compared with, if its file is there.
+
+        No message says what the file was then. So a recorded decision that there was no change
+        stands, and only an event, or a missing decision, is judged by it.
+        """
+        if isinstance(found, ImageWithoutEvent):
+            return None
+        source = items[number].message.source
+        numbers = self._images.numbers_before(source, number)
+        for one in [parts_of(found.previous_image_id)[1]] if found else numbers:
+            name = image_id(source, one)
+            message = ReceivedImage(
+                image_id=name, source=source, number=one, path=self._images.find(name)
+            )
+            before = items.get(one) or Item(message, [])
+            with suppress(Unusable):
+                take(self._images, before.message)
+                return before
+        return None
 
     def _event(
         self, before: Item, item: Item, found: ImageEvent | ImageWithoutEvent | None
@@ -274,11 +367,19 @@ class Audit:
     ) -> None:
         """A true change's message and files: as found, and as expected where that is known."""
         if expected and not found:
-            what = f"{IMAGE_EVENTS}: no message of the change at {expected.image_id}"
-            self._fault("lost", what, self._sending(IMAGE_EVENTS, expected, item.records[0]))
+            alert_path = _alert_path(expected.event_id)
+            mend = self._sending(IMAGE_EVENTS, expected, item.records[0])
+            if not self._earlier.is_event_deleted(expected.source, expected.number):
+                what = f"{IMAGE_EVENTS}: no message of the change at {expected.image_id}"
+                self._fault("lost", what, mend)
+            elif alert_path not in self._listed:
+                what = (
+                    f"{IMAGE_EVENTS}: Kafka deleted the event {expected.event_id} before its alert"
+                )
+                self._fault("expired", what, mend)
             # Its alert may be there all the same.
             self._lost.add(sha256(dump(expected)).digest())
-            self._known.add(f"{IMAGE_EVENT_ALERTS}/image_event_alert_{expected.event_id}.txt")
+            self._known.add(alert_path)
         event = found or expected
         if event:
             for path, sum_then in (
@@ -294,7 +395,7 @@ class Audit:
         published = self._by_cause(ALERTS)
         for event, record in events:
             state = self._state([record])
-            path = f"{IMAGE_EVENT_ALERTS}/image_event_alert_{event.event_id}.txt"
+            path = _alert_path(event.event_id)
             if state != "taken":
                 self.counts[state] += 1
                 self._known |= {path} if state == "waiting" else set()
@@ -315,6 +416,28 @@ class Audit:
             if found:
                 self._check_file(self._alerts, path, found.sha256, content)
 
+    def _check_alerts_of_deleted_events(self) -> None:
+        """Events whose messages Kafka deleted before their alerts were made."""
+        about = {topic: set[str]() for topic in (IMAGE_EVENTS, ALERTS)}
+        for topic, names in about.items():
+            letters = [one for one in self._records[DEAD_LETTERS] if origin(one)[0] == topic]
+            for record in (*self._records[topic], *letters):
+                with suppress(Unusable):
+                    names.add(parse(record.value, KINDS[topic]).image_id)
+        paths = re.compile(rf"({IMAGE_EVENT_DATABASE}|{IMAGE_EVENT_ALERTS})/.*_({IMAGE_ID})\.txt")
+        found = [match for match in map(paths.fullmatch, self._listed) if match]
+        about[ALERTS].update(match[2] for match in found if match[1] == IMAGE_EVENT_ALERTS)
+        # Without alerts of earlier events nothing tells: somebody may delete the old ones.
+        alerted: dict[str, int] = {}
+        for source, number in map(parts_of, about[ALERTS]):
+            alerted[source] = min(number, alerted.get(source, number))
+        for name in sorted({match[2] for match in found} - about[IMAGE_EVENTS] - about[ALERTS]):
+            source, number = parts_of(name)
+            is_earlier = alerted.get(source, number) < number < self._oldest.get(source, 10**9)
+            if is_earlier and self._earlier.is_event_deleted(source, number):
+                what = f"{IMAGE_EVENTS}: Kafka deleted the event {name} before its alert"
+                self._fault("expired", what)
+
     def _check_reasons(self) -> None:
         """Messages that nothing has caused."""
         for topic, earlier in ((IMAGE_EVENTS, IMAGES), (ALERTS, IMAGE_EVENTS)):
@@ -329,7 +452,7 @@ class Audit:
                         if topic == IMAGE_EVENTS:
                             self._must_be_set_aside(record)
                     else:
-                        is_known = self._is_before(message.source, message.number)
+                        is_known = self._is_before(message.source, message.number, record.timestamp)
                         if not is_known and place(record) not in self._set_aside:
                             self._fault("wrong", f"{_where(record)}: nothing explains it")
 
@@ -357,9 +480,16 @@ class Audit:
                 mend = partial(_put, database, path, content)
             self._fault("lost", str(reason), mend)
 
-    def _is_before(self, source: str, number: int) -> bool:
-        """Whether this was before all that Kafka has not deleted yet: nobody can judge about it."""
-        return self._has_expired and number < self._oldest.get(source, 10**9)
+    def _is_before(self, source: str, number: int, milliseconds: float = 0) -> bool:
+        """Whether this was before the source's first message in Kafka: nobody can judge about it.
+
+        What came to this Kafka later than that message, and is no message's effect, can be judged.
+        """
+        deleted = self._earlier.deleted(IMAGES, source)
+        oldest = self._oldest.get(source, 10**9 if deleted else self._last.get(source, -1) + 1)
+        return number < oldest and (
+            bool(deleted) or milliseconds < self._first_time.get(source, 2**63)
+        )
 
     def _must_be_set_aside(self, record: ConsumerRecord) -> None:
         if self._state([record]) == "taken":
@@ -399,15 +529,13 @@ class Audit:
         outgoing = {**outgoing_message(topic, message), "headers": headers}
         return lambda: self.outgoing.append(outgoing)
 
-    def _sending_image(
-        self, path: str, source: str, number: int, name: str
-    ) -> Callable[[], None] | None:
+    def _sending_image(self, path: str, source: str, number: int) -> Callable[[], None] | None:
         try:
             content = self._images.read(path)
         except Unusable:
             return None
         message = ReceivedImage(
-            image_id=name,
+            image_id=image_id(source, number),
             source=source,
             number=number,
             path=path,
@@ -425,6 +553,25 @@ class Audit:
             item.is_whole = True
 
         return copy
+
+
+def _event_path(name: str, kind: str = "txt") -> str:
+    return f"{IMAGE_EVENT_DATABASE}/image_event_{name}.{kind}"
+
+
+def _alert_path(name: str) -> str:
+    return f"{IMAGE_EVENT_ALERTS}/image_event_alert_{name}.txt"
+
+
+def _is_behind(record: ConsumerRecord) -> bool:
+    """Whether an image's message was sent again, behind those of later images."""
+    return any(name in (REPAIRED, SENT_BACK) for name, _ in record.headers)
+
+
+def _first(items: Mapping[int, Item]) -> Item:
+    """The first image that came in order, or of all."""
+    in_order = [one for one in items.values() if not _is_behind(one.records[0])]
+    return min(in_order or items.values(), key=lambda one: one.message.number)
 
 
 def _put(database: Database, path: str, content: bytes) -> None:

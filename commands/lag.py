@@ -10,6 +10,7 @@ from kafka.errors import KafkaError
 
 from pipeline import say
 from pipeline.connection import Kafka, Stop, text
+from pipeline.expired import deleted_unread
 from pipeline.settings import Parser
 from pipeline.topics import TAKERS, Topics, taken
 
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str]) -> None:
                 waiting, since = waiting_in(topics, topic, kafka, group)
                 oldest = f"{max(0, time.time() - since):.1f} s" if waiting else "-"
                 say(f"{group:19} {copies(kafka, group):6} {waiting:9}  {oldest}")
+            for topic, group in TAKERS.items():
+                for line in deleted_from(topics, topic, kafka, group):
+                    say(line)
         except KafkaError as error:
             sys.exit(f"Kafka: {text(error)}; try again")
 
@@ -44,6 +48,16 @@ def waiting_in(topics: Topics, topic: str, kafka: Kafka, group: str) -> tuple[in
             waiting += end - first.offset
             since = min(since, first.timestamp / 1000)
     return waiting, since
+
+
+def deleted_from(topics: Topics, topic: str, kafka: Kafka, group: str) -> list[str]:
+    """What Kafka deleted before the group took it, which therefore doesn't wait any more."""
+    beginnings = topics.beginnings(topic)
+    lines = (
+        deleted_unread(partition, offset, beginnings.get(partition, 0), group)
+        for partition, offset in sorted(taken(kafka, group).items())
+    )
+    return [line for line in lines if line]
 
 
 def copies(kafka: Kafka, group: str) -> int:

@@ -30,6 +30,7 @@ from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError
 from pipeline import Unusable, say
 from pipeline.connection import Kafka, Stop, text
 from pipeline.copies import Copy
+from pipeline.expired import OFFSET_ERRORS, ExpiredMessages
 from pipeline.hanging import end_if_hanging
 from pipeline.messages import DEAD_LETTERS, ImageEvent, Message, ReceivedImage, dump
 from pipeline.repeats import CAUSE, Repeats, cause
@@ -178,6 +179,7 @@ class Stage:
         self.kafka = settings if isinstance(settings, Kafka) else Kafka(settings, Stop())
         self.copy = Copy(name, self.kafka.settings)
         self._commits = commits
+        self._expired = ExpiredMessages(name)
         self._failures = 0  # since the last records that were dealt with
 
     def batches(self) -> Iterator[Batch]:
@@ -212,7 +214,8 @@ class Stage:
             session_timeout_ms=10_000,
             max_poll_interval_ms=1_800_000,  # a batch of the largest images takes minutes
             isolation_level="read_committed",
-            auto_offset_reset="earliest",
+            # "none" raises OFFSET_ERRORS where messages were deleted that we have not read.
+            auto_offset_reset="none" if self._commits else "earliest",
             enable_auto_commit=False,
         )
         closing.callback(consumer.close, autocommit=False, timeout_ms=1000)
@@ -230,6 +233,9 @@ class Stage:
                 if self._set_aside_unreadable(place):
                     continue
                 return
+            except OFFSET_ERRORS as error:
+                self._expired.skip(place.consumer, place.topics, error)
+                continue
             yield place, polled
             if place.is_lost:
                 return

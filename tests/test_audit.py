@@ -2,12 +2,14 @@
 
 import shutil
 import sys
+import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import HERE, Pipeline, Program, until
+from conftest import HERE, Pipeline, Program, delete_topics, until
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 IMAGE = "image_database/00003.jpg"
@@ -226,6 +228,88 @@ def test_what_kafka_has_deleted(done: Pipeline) -> None:
     admin.close()
     assert len(done.records("images")) == 7
     assert table(audit(done))["images"] == 7
+
+
+def replace_kafka(pipeline: Pipeline) -> None:
+    """Give the pipeline a Kafka that knows nothing, as a new container does."""
+    for stage in pipeline.started:
+        if stage.process.poll() is None:
+            stage.stop()
+    delete_topics(pipeline.bootstrap_servers)
+
+
+def test_kafka_was_replaced_by_an_empty_one(done: Pipeline) -> None:
+    """Images from before it are counted and not judged, and never sent; what is new is proved."""
+    replace_kafka(done)
+    for options in ([], ["--repair"]):
+        found = audit(done, *options)
+        assert table(found) == {"not judged": 11}
+        assert "the topics are empty: 11 images, " in str(found)
+    alert = done.start("image_event_alert.py")
+    done.start("image_analysis.py")
+    done.receive("--count", "2")
+    alert.says("00011  ALERT")
+    well = {"images": 2, "true changes": 1, "events": 1, "alerts": 1, "not judged": 11}
+    found = audit(done, "--repair")
+    assert table(found) == well
+    assert "11 images, image_database/00000.jpg to image_database/00010.jpg, from before" in str(
+        found
+    )
+    # What is lost of the new ones is found all the same: a file, and messages behind the first.
+    (done.data / "image_event_database/image_event_00011.jpg").unlink()
+    for number in ("00013", "00015"):
+        shutil.copy(
+            done.data / "image_database/00012.jpg", done.data / f"image_database/{number}.jpg"
+        )
+        if number == "00013":
+            done.receive("--count", "1")
+    found = audit(done, status=1)
+    assert table(found)["lost"] == 3, found
+    for name in ("image_event_00011.jpg", "00013.jpg", "00015.jpg"):
+        assert name in str(found)
+    assert table(audit(done, "--repair"))["mended"] == 3
+    assert done.ids("images") == ["00011", "00012", "00013", "00014", "00015"]
+
+
+def test_the_first_event_of_a_new_kafka(pipeline: Pipeline) -> None:
+    """It is judged by the file of the image before it, which no message tells of any more."""
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "4")
+    analysis.says("00003  CHANGED")
+    replace_kafka(pipeline)
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "1")
+    analysis.says("00004  unchanged")
+    (image,) = pipeline.records("images")
+    assert table(audit(pipeline)) == {"images": 1, "not judged": 4}
+    about = {"event_id": "00004", "image_id": "00004", "previous_image_id": "00003"}
+    event = msgspec.json.encode(about | {"path": f"{EVENT}.txt"})
+    producer = KafkaProducer(bootstrap_servers=pipeline.bootstrap_servers)
+    headers = [("cause", sha256(image.value).digest())]
+    producer.send("image-events", event, b"", headers=headers).get(10)
+    producer.close()
+    found = audit(pipeline, status=1)
+    assert "no change explains it" in str(found)
+
+
+def test_the_topic_of_the_images_was_deleted(done: Pipeline) -> None:
+    """Images that this Kafka has decided, or that are younger than it, have lost their messages.
+
+    That is said of each. They are not sent again: what came of them would come twice.
+    """
+    producer = KafkaProducer(bootstrap_servers=done.bootstrap_servers)
+    hour_ago = int(time.time() - 3600) * 1000
+    producer.send("alerts", b"an old one", b"", timestamp_ms=hour_ago).get(10)
+    producer.close()
+    done.started[1].stop()
+    done.receive("--source", "cam1", "--count", "2")
+    done.started[0].stop()
+    delete_topic(done, "images")
+    found = audit(done, "--repair", status=1)
+    assert table(found) == {"lost": 13}, found
+    for name in ("00000", "00010", "cam1-00000", "cam1-00001"):
+        assert f"lost    images: no message of image_database/{name}.jpg" in found.lines
+    assert not done.records("images")
 
 
 def test_a_message_that_nothing_explains(done: Pipeline) -> None:

@@ -1,0 +1,183 @@
+"""Messages that Kafka deleted before a stage read them: the stage, `lag` and the audit say so."""
+
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+from conftest import HERE, Pipeline, Program
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from test_audit import audit, table
+
+
+def delete_before(pipeline: Pipeline, record: ConsumerRecord) -> None:
+    """Delete the messages in front of this one, as retention does."""
+    admin = KafkaAdminClient(bootstrap_servers=pipeline.bootstrap_servers)
+    admin.delete_records({TopicPartition(record.topic, record.partition): record.offset})
+    admin.close()
+
+
+def command(pipeline: Pipeline, name: str) -> Program:
+    """Run one of the commands to its end."""
+    program = pipeline.start(sys.executable, "-m", "pipeline", name, PYTHONPATH=str(HERE))
+    assert program.ends() == 0, program
+    return program
+
+
+def gaps(program: Program) -> list[str]:
+    """What a program said that it will never read."""
+    return [line for line in program.lines if "Kafka deleted" in line]
+
+
+def test_deleted_while_the_analysis_was_off(pipeline: Pipeline) -> None:
+    """The stage says what it misses, once, and goes on; the audit names the images, and sends them.
+
+    `lag` says the same while the stage is off, and counts only what there is.
+    """
+    alert = pipeline.start("image_event_alert.py")
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "2")
+    analysis.says("00001  unchanged")
+    assert analysis.stop() == 0
+    pipeline.receive("--count", "5")
+    fifth = next(one for one in pipeline.records("images") if b'"00005"' in one.value)
+    delete_before(pipeline, fifth)
+    lag = command(pipeline, "lag")
+    assert [line.split()[0] for line in gaps(lag)] == [f"images[{fifth.partition}]:"]
+    assert int(lag.lines[1].split()[2]) <= 3  # two messages and the end of their transaction
+    expired = {"images": 2, "not judged": 2, "waiting": 2, "expired": 3}
+    assert table(audit(pipeline, status=1)) == expired
+
+    analysis = pipeline.start("image_analysis.py")
+    analysis.says("00006  unchanged")
+    (line,) = gaps(analysis)
+    assert line.startswith(f"images[{fifth.partition}]: Kafka deleted the offsets ")
+    assert "before image_analysis read them (retention)" in line
+    found = audit(pipeline, status=1)
+    assert [line for line in found.lines if line.startswith("expired ")] == [
+        f"expired  images: Kafka deleted the message of image_database/0000{number}.jpg before it "
+        "was read"
+        for number in (2, 3, 4)
+    ]
+    audit(pipeline, "--repair")
+    alert.says("00003  ALERT")
+    analysis.says("00004  unchanged")
+    assert pipeline.ids("alerts") == ["00003"]
+    well = {"images": 5, "true changes": 1, "events": 1, "alerts": 1, "not judged": 2}
+    assert table(audit(pipeline)) == well
+    assert gaps(analysis) == [line]
+    assert not gaps(command(pipeline, "lag"))
+
+
+def test_a_source_that_was_never_analysed(pipeline: Pipeline) -> None:
+    """Its images are named, though no decision is before them; they are not sent again."""
+    pipeline.receive("--source", "cam7", "--count", "5")
+    fourth = next(one for one in pipeline.records("images") if b'"cam7-00003"' in one.value)
+    delete_before(pipeline, fourth)
+    analysis = pipeline.start("image_analysis.py")
+    analysis.says("cam7-00004  unchanged")
+    (line,) = gaps(analysis)
+    assert "does not know whether image_analysis had read them" in line
+    found = audit(pipeline, "--repair", status=1)
+    for number in range(3):
+        assert f"image_database/cam7-0000{number}.jpg before it was read" in str(found)
+    assert table(found)["expired"] == 3
+    assert len(pipeline.records("images")) == 2
+
+
+def test_deleted_while_the_stage_runs(pipeline: Pipeline) -> None:
+    """A stage that Kafka's retention overtakes says so, too, and goes on."""
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "1")
+    analysis.says("00000  first image")
+    analysis.process.send_signal(signal.SIGSTOP)  # as slow as can be
+    try:
+        pipeline.receive("--count", "1")
+        pipeline.receive("--count", "600")
+        record = next(one for one in pipeline.records("images") if b'"00550"' in one.value)
+        delete_before(pipeline, record)
+    finally:
+        analysis.process.send_signal(signal.SIGCONT)
+    analysis.says("00601  ", 60)
+    assert gaps(analysis)  # twice, if the group gave it up meanwhile: it joins from its last commit
+    found = audit(pipeline, status=1)
+    assert table(found)["expired"] > 300
+
+
+def test_what_was_read_is_not_missed(pipeline: Pipeline) -> None:
+    """When all that there was is read and deleted, a stage that starts again misses nothing."""
+    alert = pipeline.start("image_event_alert.py")
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive()
+    alert.says("00007  ALERT")
+    analysis.says("00010  unchanged")
+    for stage in (alert, analysis):
+        assert stage.stop() == 0
+    for topic in ("images", "image-events"):
+        last = pipeline.records(topic)[-1]
+        delete_before(pipeline, last._replace(offset=-1))  # all that there is
+    stages = [pipeline.start("image_event_alert.py"), pipeline.start("image_analysis.py")]
+    pipeline.receive("--count", "1")
+    stages[0].says("00011  ALERT")
+    assert not any(map(gaps, stages))
+    well = {"images": 1, "true changes": 1, "events": 1, "alerts": 1, "not judged": 11}
+    assert table(audit(pipeline)) == well
+
+
+def test_events_that_were_deleted_before_their_alert(pipeline: Pipeline) -> None:
+    """The alert program says so; the audit names the event, and sends it again."""
+    alert = pipeline.start("image_event_alert.py")
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "4")
+    alert.says("00003  ALERT")
+    assert alert.stop() == 0
+    pipeline.receive("--count", "8")
+    analysis.says("00011  CHANGED")
+    last = next(one for one in pipeline.records("image-events") if b'"00011"' in one.value)
+    delete_before(pipeline, last)
+    alert = pipeline.start("image_event_alert.py")
+    alert.says("00011  ALERT")
+    assert len(gaps(alert)) == 1
+    found = audit(pipeline, status=1)
+    assert table(found)["expired"] == 1
+    assert "Kafka deleted the event 00007 before its alert" in str(found)
+    audit(pipeline, "--repair")
+    alert.says("00007  ALERT")
+    assert pipeline.ids("alerts") == ["00003", "00007", "00011"]
+    assert "expired" not in table(audit(pipeline))
+
+
+def forget_decisions(pipeline: Pipeline) -> None:
+    """Let Kafka delete what was decided, too."""
+    for topic in ("images-without-event", "image-events"):
+        for record in pipeline.records(topic)[-1:]:
+            delete_before(pipeline, record._replace(offset=-1))
+
+
+def keep_decisions(pipeline: Pipeline) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("forget", "words"),
+    [
+        (keep_decisions, "whose messages Kafka deleted (retention), after they were decided"),
+        (forget_decisions, "whether they had been read can't be known any more"),
+    ],
+)
+def test_what_cannot_be_known(
+    pipeline: Pipeline, forget: Callable[[Pipeline], None], words: str
+) -> None:
+    """Of images whose decisions Kafka deleted as well, the audit says that nobody can know."""
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "3")
+    analysis.says("00002  unchanged")
+    last = pipeline.records("images")[-1]
+    delete_before(pipeline, last)
+    forget(pipeline)
+    found = audit(pipeline)
+    assert "2 images, image_database/00000.jpg to image_database/00001.jpg" in str(found)
+    assert words in str(found)
+    assert table(found)["not judged"] == 2
+    assert table(found)["images"] == 1
