@@ -217,10 +217,13 @@ class Audit:
             )
             # What may be from before this Kafka isn't sent: it would be told to people again.
             mend = self._sending_image(path, source, number) if is_sure else None
+            why_not = (
+                "" if is_sure else "; not sent: it may have been read, or come before this Kafka"
+            )
             if fates[path] == Fate.LOST:
-                self._fault("lost", f"{IMAGES}: no message of {path}", mend)
+                self._fault("lost", f"{IMAGES}: no message of {path}{why_not}", mend)
             elif fates[path] == Fate.UNREAD:
-                what = f"{IMAGES}: Kafka deleted the message of {path} before it was read"
+                what = f"{IMAGES}: Kafka deleted the message of {path} before it was read{why_not}"
                 self._fault("expired", what, mend)
             else:
                 not_judged[fates[path]].append((source, path))

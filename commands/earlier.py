@@ -99,7 +99,7 @@ class Earlier:
         count = len(self._beginnings[topic])
         found = self._partitions[topic, source]
         if count:
-            found.add(TopicPartition(topic, (murmur2(source.encode()) & 0x7FFFFFFF) % count))
+            found.add(TopicPartition(topic, _hash(source) % count))
         return found
 
     def deleted(self, topic: str, source: str) -> int:
@@ -180,6 +180,11 @@ class Earlier:
         decided = self._decided[source].items()
         received = {number: one.timestamp() if one else ALWAYS for number, one in decided}
         return min((number for number, one in received.items() if one >= time), default=NEVER)
+
+
+@cache
+def _hash(source: str) -> int:
+    return int(murmur2(source.encode())) & 0x7FFFFFFF
 
 
 def _decided(records: Mapping[str, Sequence[ConsumerRecord]]) -> Iterator[OfImage]:

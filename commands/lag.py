@@ -52,10 +52,10 @@ def waiting_in(topics: Topics, topic: str, kafka: Kafka, group: str) -> tuple[in
 
 def deleted_from(topics: Topics, topic: str, kafka: Kafka, group: str) -> list[str]:
     """What Kafka deleted before the group took it, which therefore doesn't wait any more."""
-    beginnings = topics.beginnings(topic)
+    offsets = taken(kafka, group)
     lines = (
-        deleted_unread(partition, offset, beginnings.get(partition, 0), group)
-        for partition, offset in sorted(taken(kafka, group).items())
+        deleted_unread(partition, offsets.get(partition), beginning, group)
+        for partition, beginning in sorted(topics.beginnings(topic).items())
     )
     return [line for line in lines if line]
 
