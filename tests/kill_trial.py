@@ -386,7 +386,7 @@ class TriedPipeline:
 
     def said(self, name: str) -> str:
         """The last lines of a program."""
-        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-40:])
+        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-15:])
 
     def _begin_anew(self) -> None:
         """From here on, what comes to light is noted with the next try."""
@@ -400,7 +400,7 @@ class TriedPipeline:
         match trial.kind:
             case "kill":
                 drops = trial.victim in (trial.sender, "Kafka")
-                return Strike(lambda: self._process(trial.victim).kill(), drops)
+                return Strike(lambda: self._popen(trial.victim).kill(), drops)
             case "suspend":
                 return Strike(lambda: self._suspend(trial), drops=False)
             case "cut":
@@ -410,7 +410,7 @@ class TriedPipeline:
             case "error":
                 return Error(trial.number)
 
-    def _process(self, name: str) -> "subprocess.Popen[bytes]":
+    def _popen(self, name: str) -> "subprocess.Popen[bytes]":
         return self._broker.process if name == "Kafka" else self._programs[name]
 
     def _victims(self, trial: Trial) -> tuple[str, ...]:
@@ -442,6 +442,8 @@ class TriedPipeline:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                # Where one is suspended, the end of whoever started us is a SIGHUP for its group.
+                start_new_session=True,
             )
 
     def _kill(self, name: str) -> None:
@@ -450,7 +452,7 @@ class TriedPipeline:
 
     def _restart(self, name: str) -> None:
         """Start what was killed."""
-        self._process(name).wait()
+        self._popen(name).wait()
         if name == "Kafka":
             self._proxy.refuse()
             self._start_kafka()
