@@ -14,7 +14,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,7 +75,11 @@ def main() -> None:
                 kafka.stop.ask()  # the others, too: nobody waits for half of the images
 
     with ThreadPoolExecutor(len(names)) as threads:
-        received, aside = map(sum, zip(*threads.map(receive_from, names), strict=True))
+        runs = [threads.submit(receive_from, source) for source in names]
+        # Python looks for signals in this thread alone, and only when it wakes up.
+        while wait(runs, timeout=0.5).not_done:
+            pass
+    received, aside = map(sum, zip(*(run.result() for run in runs), strict=True))
     told = [reason for reason in reasons if isinstance(reason, str)]
     if told:
         sys.exit("; ".join(told))

@@ -242,14 +242,21 @@ class Stage:
             if polled:
                 self._failures = 0
             elif time.monotonic() - looked > LOOK_SECONDS:
-                if place.consumer.group_metadata().state != MemberState.STABLE:
-                    return
-                if self.kafka.are_topics_new():
-                    return
-                end_if_hanging(self.kafka, self.copy.name)
-                if not place.consumer.assignment() and self._is_stuck():
+                if not self._is_well(place):
                     return
                 looked = time.monotonic()
+
+    def _is_well(self, place: Place) -> bool:
+        """Whether records would be found if there were any, now that none has come for a while.
+
+        Ends the program if Kafka has lost the end of its last transaction.
+        """
+        end_if_hanging(self.kafka, self.copy.name)
+        if place.consumer.group_metadata().state != MemberState.STABLE:
+            return False
+        if self.kafka.are_topics_new():
+            return False
+        return bool(place.consumer.assignment()) or not self._is_stuck()
 
     def _set_aside_unreadable(self, place: Place) -> bool:
         """Go past records that kafka-python can't read; whether that was it, and is committed."""

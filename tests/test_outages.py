@@ -195,6 +195,20 @@ def test_a_copy_freezes_and_another_takes_over(pipeline: Pipeline, stage: str) -
     all_is_there_once(pipeline, 416)
 
 
+@pytest.mark.parametrize("program", ["image_receiving.py", *STAGES])
+def test_a_signal_during_a_suspension(pipeline: Pipeline, program: str) -> None:
+    """A program that was told to stop while it was suspended stops once it goes on."""
+    arguments = ("--count", "999999", "--interval", "1") if "receiving" in program else ()
+    for _ in range(5):
+        started = pipeline.start(program, *arguments)
+        started.says(" from ")
+        pipeline.wait_for_topics()
+        started.process.send_signal(signal.SIGSTOP)
+        started.process.send_signal(signal.SIGTERM)
+        started.process.send_signal(signal.SIGCONT)
+        assert started.ends(10) == (1 if arguments else 0), started
+
+
 class Host:
     """Another host: a network of its own, with one cable to this one."""
 
