@@ -349,6 +349,23 @@ class TriedPipeline:
         self._begin_anew()
         return outcome
 
+    def take_over(self, trial: Trial) -> Outcome:
+        """Kill a stage at the point beside another copy of it, and start nobody again."""
+        stage = trial.victim
+        self._start(stage, "copy")
+        self._wait_for_members(stage, 2)
+        outcome = self.outcome
+        trap = Trap(trial.point, self._act(trial), trial.sender, trial.skip)
+        self._proxy.arm(trap)
+        outcome.is_reached = trap.sprung.wait(REACH)
+        self._proxy.disarm()
+        self._popen(stage).wait()
+        self._programs[stage] = self._programs.pop("copy")
+        outcome.silence = self._wait_for_alerts(time.time())
+        self._check(5)
+        self._begin_anew()
+        return outcome
+
     def finish(self, patience: float = PATIENCE) -> Outcome:
         """End receiving, wait until all went all the way, and count once more."""
         outcome = self.outcome
@@ -423,7 +440,7 @@ class TriedPipeline:
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str, known_as: str = "") -> None:
         arguments = []
         if name == "image_receiving":
             arguments = ["--count", "999999", "--sources", str(len(SOURCES))]
@@ -436,7 +453,7 @@ class TriedPipeline:
             "TMPDIR": str(self._directory / "tmp"),  # so that no other pipeline's copies count
         }
         with self._log(name).open("ab") as log:
-            self._programs[name] = subprocess.Popen(
+            self._programs[known_as or name] = subprocess.Popen(
                 [sys.executable, str(HERE / f"{name}.py"), *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -468,6 +485,19 @@ class TriedPipeline:
             self._directory / "kafka", self._broker_port, properties, **self._more
         )
         self._proxy.listen()
+
+    def _wait_for_members(self, group: str, number: int) -> None:
+        """Wait until so many copies share a group's partitions."""
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        end = time.monotonic() + PATIENCE
+        while True:
+            found = admin.describe_groups([group])[group]
+            if found["group_state"] == "Stable" and len(found["members"]) == number:
+                break
+            if time.monotonic() > end:
+                raise TimeoutError(f"{group} does not get {number} members")
+            time.sleep(0.1)
+        admin.close()
 
     def _wait_for_abort(self, trap: Trap) -> None:
         """Wait until Kafka has ended the transaction of the trapped request by its time-out."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HERE, until
+from conftest import HERE, Pipeline, until
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
@@ -100,10 +100,10 @@ def test_our_version_reads_what_the_constant_says_and_gets_no_warning(directory:
 
 
 @pytest.mark.parametrize("jars", NEWER, ids=[line for line, _ in NEWER.values()])
-def test_a_directory_of_a_newer_version(directory: Path, jars: Path) -> None:
+def test_a_directory_of_a_newer_version(directory: Path, data: Path, jars: Path) -> None:
     """Ours says in one line that it can't read it and what to do, and leaves each byte as it was.
 
-    The newer version tells its release line, gets a warning, and goes on with the directory.
+    The newer version tells its line, which programs warn of, and goes on with the directory.
     """
     line, level = NEWER[jars]
     newer = start_any(directory, jars)
@@ -111,6 +111,8 @@ def test_a_directory_of_a_newer_version(directory: Path, jars: Path) -> None:
     assert version_of(admin) == line
     assert warning(admin).startswith(f"Kafka {line} can lose a transaction")
     admin.close()
+    pipeline = Pipeline(data, newer.bootstrap_servers)
+    pipeline.receive("--count", "1").says(f"^Kafka {line} can lose a transaction .*KAFKA-20734")
     write(newer)
     newer.stop()
 

@@ -52,6 +52,17 @@ def test_nothing_lost_and_nothing_twice(tried: TriedPipeline, trial: Trial) -> N
     assert outcome.faults == []
 
 
+def test_another_copy_takes_over(tried: TriedPipeline) -> None:
+    """Where a stage is killed before its transaction ends, another copy goes on with its sources.
+
+    Until Kafka has given up the dead one and its transaction, its offsets can't be asked for.
+    """
+    point = Point("TxnOffsetCommit", "answer", "before")
+    outcome = tried.take_over(Trial(point, "kill", STAGE, STAGE))
+    assert outcome.is_reached
+    assert outcome.faults == []
+
+
 def test_at_the_end(tried: TriedPipeline) -> None:
     """Once receiving has ended, all that it said it received has gone all the way."""
     outcome = tried.finish()

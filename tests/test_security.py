@@ -53,14 +53,14 @@ TOPICS = (
 )
 RIGHTS: dict[str, list[tuple[ResourceType, str, tuple[str, ...]]]] = {
     "image_receiving": [
-        *((TOPIC, topic, ("DESCRIBE", "CREATE")) for topic in TOPICS),
+        *((TOPIC, topic, ("DESCRIBE", "DESCRIBE_CONFIGS", "CREATE")) for topic in TOPICS),
         (TOPIC, "images", ("READ", "WRITE")),
         (TOPIC, "dead-letters", ("WRITE",)),
         (GROUP, "image_receiving", ("READ",)),
         (ID, "image_receiving", ("WRITE",)),
     ],
     "image_analysis": [
-        *((TOPIC, topic, ("DESCRIBE", "CREATE")) for topic in TOPICS),
+        *((TOPIC, topic, ("DESCRIBE", "DESCRIBE_CONFIGS", "CREATE")) for topic in TOPICS),
         (TOPIC, "images", ("READ",)),
         (TOPIC, "image-events", ("READ", "WRITE")),
         *((TOPIC, topic, ("WRITE",)) for topic in ("images-without-event", "dead-letters")),
@@ -68,7 +68,7 @@ RIGHTS: dict[str, list[tuple[ResourceType, str, tuple[str, ...]]]] = {
         (ID, "image_analysis", ("WRITE",)),
     ],
     "image_event_alert": [
-        *((TOPIC, topic, ("DESCRIBE", "CREATE")) for topic in TOPICS),
+        *((TOPIC, topic, ("DESCRIBE", "DESCRIBE_CONFIGS", "CREATE")) for topic in TOPICS),
         (TOPIC, "image-events", ("READ",)),
         (TOPIC, "alerts", ("READ", "WRITE")),
         (TOPIC, "notifications", ("READ", "WRITE")),
@@ -267,6 +267,24 @@ def test_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
         )
         assert program.ends() == 0, program
         assert line in str(program)
+
+
+def test_topics_of_somebody_else(pipeline: Pipeline, secured: Secured) -> None:
+    """What a program may not put right or not even see, it says, with what to do, and goes on."""
+    for topic in TOPICS:
+        settings = {"max.message.bytes": "1000000"}
+        secured.admin.create_topics({topic: {"num_partitions": 4, "configs": settings}})
+    receiving = pipeline.start("image_receiving.py", **secured.login("image_receiving"))
+    assert receiving.ends() == 0, receiving
+    receiving.says("the topic images has 4 partitions instead of 16; give this user the right to")
+    receiving.says(
+        "the topic dead-letters has max.message.bytes=1000000: set max.message.bytes=2097152"
+    )
+    module = ("-m", "pipeline", "dead-letters")
+    login = secured.login("dead-letters")
+    lists = pipeline.start(sys.executable, *module, PYTHONPATH=str(HERE), **login)
+    assert lists.ends() == 0, lists
+    lists.says("the settings of alerts, .* can't be checked: give this user the right to")
 
 
 def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
