@@ -172,9 +172,9 @@ class Outbox:
         # From here on nothing that had this name before can publish, so what is last stays so.
         producer = transactional_producer(self._kafka, self.name, closing)
         consumer = KafkaConsumer(
-            # Otherwise it would read the marker before one that is just being committed.
             **self._kafka.options,
             group_id=self.name,
+            # Otherwise it would read the marker before one that is just being committed.
             isolation_level="read_committed",
         )
         try:

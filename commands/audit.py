@@ -621,7 +621,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="make lost files again from the images, send lost messages",
+        help="make lost files again from the images, send lost messages, end lost transactions",
     )
     add_rule(parser)
     options = parser.parse_args(arguments)

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import Any, TypeVar
-from uuid import UUID
 
 from kafka import KafkaAdminClient
 from kafka.cluster import ClusterMetadata
-from kafka.errors import KafkaError, RetriableError
+from kafka.errors import KafkaError, RetriableError, UnknownBrokerIdError
 
 from pipeline import kafka_version, say
-from pipeline.create_topics import create_topics
+from pipeline.create_topics import TopicIds, check_topics, create_topics
 from pipeline.settings import Settings
 
 # A client that asks for a topic which isn't there would make it, with the broker's defaults. The
@@ -27,6 +26,10 @@ from pipeline.settings import Settings
 ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
 
 T = TypeVar("T")
+
+# What Kafka may answer for a while, as when a partition has no leader (kafka-python then says that
+# the broker -1 is unknown).
+PASSING = (RetriableError, UnknownBrokerIdError)
 
 # Of what kafka-python says when a connection fails: what doesn't pass by waiting.
 REFUSED = (
@@ -101,7 +104,7 @@ class Kafka:
         self._wait = settings.kafka_wait
         self._away_since: float | None = None
         self._said = 0.0
-        self._topics: dict[str, UUID] = {}  # as we have connected to them
+        self.topic_ids: TopicIds = {}  # as they were seen last
         self._said_of_kafka: set[str] = set()  # which is so each time that we connect
         self._connections = 0  # that are open, whichever thread uses them
         self._lock = threading.Lock()
@@ -122,7 +125,7 @@ class Kafka:
                     try:
                         self._make_topics()
                         made = make(closing)
-                    except RetriableError as error:
+                    except PASSING as error:
                         if self._log.is_refusal:
                             sys.exit(
                                 f"Kafka at {self._where} refuses us: {self._log.failure}; mend "
@@ -154,36 +157,47 @@ class Kafka:
     def _reachable(self) -> bool:
         for server in self.options["bootstrap_servers"]:
             host, _, port = server.rpartition(":")
-            with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 2):
+            # A ValueError: a name that no host can have.
+            with (
+                suppress(OSError, ValueError),
+                socket.create_connection((host.strip("[]"), int(port)), 2),
+            ):
                 return True
         return False
 
-    def are_topics_new(self) -> bool:
-        """Make what is missing; whether a topic was deleted since we connected.
+    def are_topics_new(self, since: TopicIds) -> bool:
+        """Make what is missing; whether a topic was made again since it had these ids.
 
-        Raises `KafkaError`. Whoever reads or writes the deleted topic must connect again.
+        Raises `KafkaError`. Whoever reads or writes such a topic must connect again.
         """
-        before = self._topics
-        self._make_topics()
-        return before != self._topics
+        admin = KafkaAdminClient(**self.options)
+        try:
+            return self._create_topics(admin) != since
+        finally:
+            admin.close()
 
     def _make_topics(self) -> None:
         admin = KafkaAdminClient(**self.options)
         try:
+            self._create_topics(admin)
             lines = [kafka_version.warning(admin)]
-            findings = create_topics(admin)
+            findings = check_topics(admin)
         finally:
             admin.close()
-        for topic, topic_id in self._topics.items():
-            if findings.ids.get(topic) != topic_id:
-                say(f"the topic {topic} was deleted, with all that was in it, and is made again")
-        self._topics = findings.ids
         for line in findings.changed:
             say(line)
         for line in filter(None, [*lines, *findings.kept]):
             if line not in self._said_of_kafka:
                 self._said_of_kafka.add(line)
                 say(line)
+
+    def _create_topics(self, admin: KafkaAdminClient) -> TopicIds:
+        with self._lock:
+            before, self.topic_ids = self.topic_ids, create_topics(admin)
+        for topic, topic_id in before.items():
+            if self.topic_ids.get(topic) != topic_id:
+                say(f"the topic {topic} was deleted, with all that was in it, and is made again")
+        return self.topic_ids
 
     def _watch(self) -> None:
         """Once connected, kafka-python waits in silence for a Kafka that goes away: speak up."""

@@ -54,7 +54,7 @@ def addresses(bootstrap_servers: str) -> list[str]:
         host, _, port = server.rpartition(":")
         try:
             known = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        except OSError:  # a name that nobody knows yet
+        except (OSError, ValueError):  # a name that nobody knows yet, or no host can have
             found.add(server)
             continue
         for _, _, _, _, address in known:

@@ -7,7 +7,6 @@ all but the newest message of each source.
 
 import time
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
@@ -45,19 +44,20 @@ TOPICS: dict[str, dict[str, str]] = {
 }
 
 
+TopicIds = dict[str, str | None]  # by topic; one that is made again has another; Kafka 2.8 or newer
+
+
 @dataclass
 class Findings:
-    """What there is, and what was wrong with topics that were there, as lines for people."""
+    """What was wrong with topics that were there, as lines for people."""
 
-    ids: dict[str, UUID] = field(default_factory=dict)  # by topic; one made again has another
     changed: list[str] = field(default_factory=list)  # is right now
     kept: list[str] = field(default_factory=list)  # is as it was, and what to do
 
 
-def create_topics(admin: KafkaAdminClient) -> Findings:
-    """Make the missing topics; put the others right where Kafka allows it. Raises `KafkaError`."""
-    there = set(admin.list_topics())
-    missing = TOPICS.keys() - there
+def create_topics(admin: KafkaAdminClient) -> TopicIds:
+    """Make the missing topics; the ids of all. Raises `KafkaError`."""
+    missing = TOPICS.keys() - set(admin.list_topics())
     if missing:
         new = {topic: {"num_partitions": PARTITIONS, "configs": TOPICS[topic]} for topic in missing}
         for made in admin.create_topics(new, raise_errors=False)["topics"]:
@@ -66,10 +66,14 @@ def create_topics(admin: KafkaAdminClient) -> Findings:
             if error not in (NoError, TopicAlreadyExistsError):
                 raise error(f"cannot make the topic {made['name']}: {made['error_message']}")
         admin.wait_for_topics(list(missing))
+    return {one["name"]: one.get("topic_id") for one in admin.describe_topics(list(TOPICS))}
+
+
+def check_topics(admin: KafkaAdminClient) -> Findings:
+    """Put topics right that somebody else has made, where Kafka allows it. Raises `KafkaError`."""
     findings = Findings()
     _check_partitions(admin, findings)
-    if found := sorted(TOPICS.keys() & there):
-        _check_settings(admin, found, findings)
+    _check_settings(admin, findings)
     return findings
 
 
@@ -77,8 +81,8 @@ def _check_partitions(admin: KafkaAdminClient, findings: Findings) -> None:
     """Give a topic all its partitions while it has no messages, which would change theirs."""
     for topic in admin.describe_topics(list(TOPICS)):
         name, number = topic["name"], len(topic["partitions"])
-        findings.ids[name] = topic["topic_id"]
-        if not 0 < number < PARTITIONS:
+        have_leaders = all(one["leader_id"] >= 0 for one in topic["partitions"])
+        if not 0 < number < PARTITIONS or not have_leaders:
             continue
         partitions = [TopicPartition(name, partition) for partition in range(number)]
         ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
@@ -110,22 +114,22 @@ def _wait_for_partitions(admin: KafkaAdminClient, name: str) -> None:
         time.sleep(0.05)
 
 
-def _check_settings(admin: KafkaAdminClient, found: list[str], findings: Findings) -> None:
+def _check_settings(admin: KafkaAdminClient, findings: Findings) -> None:
     """Set what somebody else's settings would spoil."""
     topics = ConfigResourceType.TOPIC
-    asked = [ConfigResource(topics, name, list(TOPICS[name])) for name in found]
+    asked = [ConfigResource(topics, name, list(wanted)) for name, wanted in TOPICS.items()]
     settings = admin.describe_configs(asked, config_filter="all").get("topic", {})
     # kafka-python leaves out why a topic's settings were not given: the right is missing.
-    if hidden := [name for name in found if not settings.get(name)]:
+    if hidden := [name for name in TOPICS if not settings.get(name)]:
         findings.kept.append(
             f"the settings of {', '.join(hidden)} can't be checked: give this user the right to "
             "DESCRIBE_CONFIGS of them"
         )
-    for name in found:
+    for name, wanted in TOPICS.items():
         has = {key: setting["value"] for key, setting in settings.get(name, {}).items()}
         wrong = {
             key: value
-            for key, value in TOPICS[name].items()
+            for key, value in wanted.items()
             if key in has and not _fits(key, has[key], value)
         }
         if not wrong:
@@ -137,7 +141,7 @@ def _check_settings(admin: KafkaAdminClient, found: list[str], findings: Finding
         if error == "OK":
             findings.changed.append(f"the topic {name} had {was}; now {must}")
         else:
-            findings.kept.append(f"the topic {name} has {was}: set {must}, which Kafka refuses us")
+            findings.kept.append(f"the topic {name} has {was}: set {must}; Kafka refuses: {error}")
 
 
 def _fits(key: str, value: str, wanted: str) -> bool:

@@ -11,7 +11,9 @@ The next transaction of the same transactional id that has the partition ends bo
 if it commits, the hanging records become true, and if it aborts, they are lost. So an empty
 transaction over the partitions that hang mends them, in the right way as long as Kafka still knows
 how the hanging transaction ended. It forgets that when a producer asks for the id anew
-(InitProducerId, kafka-python's `init_transactions`), which is why a program must look before.
+(InitProducerId, kafka-python's `init_transactions`), which is why a program must look before. What
+can't be seen is one that hangs behind a later transaction which is still open: what is aborted with
+it is sent by the audit.
 """
 
 import re
@@ -39,9 +41,9 @@ from pipeline.create_topics import TOPICS
 
 OFFSETS = "__consumer_offsets"
 # Our programs' transactional ids; the copies of a stage share a group of the stage's name.
-STAGE = r"(?P<stage>image_analysis|image_event_alert)-.+"
+STAGE = r"(?P<stage>image_analysis|image_event_alert)-(?!recipients-).+"
 RECEIVER = r"(?P<receiver>image_receiving(-.+)?)"
-OURS = re.compile(f"{STAGE}|{RECEIVER}|audit|dead-letters")
+OURS = re.compile(f"{STAGE}|{RECEIVER}|image_event_alert-recipients-.+|audit|dead-letters")
 ENDS = {
     TransactionState.COMPLETE_COMMIT: "commit",
     TransactionState.COMPLETE_ABORT: "abort",
@@ -258,9 +260,10 @@ def _open(admin: KafkaAdminClient, partitions: Iterable[TopicPartition]) -> set[
 
 
 def _partitions(admin: KafkaAdminClient, topics: Iterable[str]) -> list[TopicPartition]:
-    """The partitions of these topics, but for topics that aren't there or that we may not see."""
+    """The partitions of these topics that we may see and that have a leader, who can be asked."""
     return [
         TopicPartition(topic["name"], partition["partition_index"])
         for topic in admin.describe_topics(list(topics))
         for partition in topic["partitions"]
+        if partition["leader_id"] >= 0
     ]

@@ -28,8 +28,9 @@ from kafka.coordinator.base import MemberState
 from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError
 
 from pipeline import Unusable, say
-from pipeline.connection import Kafka, Stop, text
+from pipeline.connection import PASSING, Kafka, Stop, text
 from pipeline.copies import Copy
+from pipeline.create_topics import TopicIds
 from pipeline.expired import OFFSET_ERRORS, ExpiredMessages
 from pipeline.hanging import end_if_hanging
 from pipeline.messages import DEAD_LETTERS, ImageEvent, Message, ReceivedImage, dump
@@ -56,6 +57,7 @@ class Place:
     topics: Topics
     repeats: Repeats
     seen: set[tuple[TopicPartition, int]]  # partitions that were taken, each with the generation
+    topic_ids: TopicIds  # to see whether a topic is made again
     is_lost: bool = False  # it can't go on here: join again
 
 
@@ -204,6 +206,7 @@ class Stage:
             self._failures += 1
 
     def _join(self, closing: ExitStack) -> Place:
+        topic_ids = self.kafka.topic_ids
         producer = transactional_producer(self.kafka, self.copy.name, closing)
         consumer = KafkaConsumer(
             self.takes,
@@ -220,7 +223,8 @@ class Stage:
         )
         closing.callback(consumer.close, autocommit=False, timeout_ms=1000)
         topics = Topics(self.kafka, closing)
-        return Place(consumer, producer, topics, Repeats(topics, self.publishes), set())
+        repeats = Repeats(topics, self.publishes)
+        return Place(consumer, producer, topics, repeats, set(), topic_ids)
 
     def _polls(self, place: Place) -> Iterator[tuple[Place, Polled]]:
         """Polls until the place is lost, or finds nothing because the group is stuck."""
@@ -251,12 +255,15 @@ class Stage:
 
         Ends the program if Kafka has lost the end of its last transaction.
         """
-        end_if_hanging(self.kafka, self.copy.name)
         if place.consumer.group_metadata().state != MemberState.STABLE:
             return False
-        if self.kafka.are_topics_new():
-            return False
-        return bool(place.consumer.assignment()) or not self._is_stuck()
+        try:
+            if self.kafka.are_topics_new(place.topic_ids):
+                return False
+            end_if_hanging(self.kafka, self.copy.name)
+            return bool(place.consumer.assignment()) or not self._is_stuck()
+        except PASSING:  # nobody knows now; it is asked again
+            return True
 
     def _set_aside_unreadable(self, place: Place) -> bool:
         """Go past records that kafka-python can't read; whether that was it, and is committed."""

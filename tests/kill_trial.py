@@ -477,10 +477,7 @@ class TriedPipeline:
             self._start(name)
 
     def _start_kafka(self) -> None:
-        properties = [
-            f"advertised.listeners=PLAINTEXT://{self.bootstrap_servers}",
-            "transaction.abort.timed.out.transaction.cleanup.interval.ms=1000",
-        ]
+        properties = [f"advertised.listeners=PLAINTEXT://{self.bootstrap_servers}"]
         self._broker = embedded_kafka.start(
             self._directory / "kafka", self._broker_port, properties, **self._more
         )

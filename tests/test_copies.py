@@ -1,5 +1,6 @@
 """Copies of a program and their names: who shares Kafka or the files never has the same one."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from conftest import Pipeline
 import embedded_kafka
 from pipeline.copies import Copy
 from pipeline.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory of locks of its own, so that no other copy on this machine counts."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def copy_of(data: Path, bootstrap_servers: str) -> Copy:

@@ -206,12 +206,15 @@ def test_no_wrong_alarm(
     )  # Kafka never heard of it
     stop = threading.Event()
 
+    ended: list[int] = []
+
     def work() -> None:
         while not stop.is_set():
             producer.begin_transaction()
             send(producer, HANGS)
             producer.send_offsets_to_transaction({INPUT: OffsetAndMetadata(1, "", -1)}, STAGE)
             producer.commit_transaction()
+            ended.append(1)
 
     working = threading.Thread(target=work)
     working.start()
@@ -220,6 +223,8 @@ def test_no_wrong_alarm(
             assert not look(admin)
             assert not all_hanging(admin)
     finally:
+        before = len(ended)
+        until(lambda: len(ended) > before, "transactions that go on")
         stop.set()
         working.join()
     producer.begin_transaction()

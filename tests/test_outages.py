@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Pipeline, Program, until
+from conftest import HERE, TOPICS, Pipeline, Program, until
 from kafka import KafkaAdminClient
 
 import embedded_kafka
@@ -78,8 +78,13 @@ class Cluster:
         except Exception:
             return False
         topics = admin.describe_topics()
+        number = len(admin.describe_cluster()["brokers"])
         admin.close()
-        return all(len(one["isr_nodes"]) == 3 for topic in topics for one in topic["partitions"])
+        return number == 3 and all(
+            len(one["isr_nodes"]) == len(one["replica_nodes"])
+            for topic in topics
+            for one in topic["partitions"]
+        )
 
 
 @pytest.fixture
@@ -112,6 +117,36 @@ def test_each_broker_of_a_cluster_is_killed(data: Path, cluster: Cluster) -> Non
         all_is_there_once(pipeline, 1220)
         topics = KafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers).describe_topics()
         assert {len(one["replica_nodes"]) for topic in topics for one in topic["partitions"]} == {3}
+    finally:
+        pipeline.close()
+
+
+def test_partitions_that_nobody_leads(data: Path, cluster: Cluster) -> None:
+    """A broker with the only copy of some partitions dies: programs wait for it, and none ends."""
+    admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers)
+    settings = {"min.insync.replicas": "1"}
+    topic = {"num_partitions": 16, "replication_factor": 1, "configs": settings}
+    admin.create_topics(dict.fromkeys(TOPICS, topic))
+    admin.wait_for_topics(list(TOPICS))
+    admin.close()
+    pipeline = Pipeline(data, cluster.bootstrap_servers)
+    try:
+        for stage in STAGES:
+            pipeline.start(stage, KAFKA_WAIT="120")
+        pipeline.receive("--sources", "4", "--count", "8")
+        pipeline.waits_for("alerts", 8)
+        until(cluster.is_whole, "internal topics on three brokers", 60)
+        cluster.brokers[2].kill()
+        cluster.brokers[2].wait()
+        pipeline.start(STAGES[1], KAFKA_WAIT="120")
+        until(lambda: members(pipeline, "image_analysis") == 2, "another copy joins", 60)
+        receiving = pipeline.start("image_receiving.py", "--sources", "4", "--count", "8")
+        cluster.restart(2)
+        assert receiving.ends(60) == 0, receiving
+        pipeline.waits_for("alerts", 16)
+        assert len(pipeline.ids("alerts")) == 16
+        for program in pipeline.started:
+            assert program.process.poll() in (None, 0), program
     finally:
         pipeline.close()
 
