@@ -23,7 +23,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
 from commands.dead_letters import SENT_BACK
-from commands.earlier import Earlier, Fate
+from commands.earlier import BEYOND, Earlier, Fate
 from comparison import compare
 from image_analysis import Rule, add_rule, event_of, read_rule, take
 from image_event_alert import alert_of
@@ -31,6 +31,7 @@ from pipeline import Unusable, moment, say
 from pipeline.connection import Kafka, Stop, text
 from pipeline.copies import Copy
 from pipeline.create_topics import TOPICS
+from pipeline.expired import WHAT_TO_DO, deleted_unread
 from pipeline.hanging import all_hanging, mend, said
 from pipeline.messages import (
     ALERTS,
@@ -119,9 +120,7 @@ class Audit:
             for topic in (ALERTS, IMAGE_EVENTS, IMAGES_WITHOUT_EVENT, IMAGES, DEAD_LETTERS)
         }
         self._set_aside = {origin(record) for record in self._records[DEAD_LETTERS]}
-        self._oldest: dict[str, int] = {}  # by source: the first number that `images` has
-        self._first_time: dict[str, int] = {}  # and when that came, in Kafka's milliseconds
-        self._last: dict[str, int] = {}  # by source: the number of the last file
+        self._oldest: dict[str, int] = {}  # by source: the first number that came to `images`
         self._earlier: Earlier
         self._known: set[str] = set()  # paths that have a reason to be there
         self._lost: set[bytes] = set()  # causes of alerts whose events are lost
@@ -132,9 +131,9 @@ class Audit:
             say("the directories are empty: the topics are from before a reset")
             return
         count = self._current_count()
-        first = {source: _first(items) for source, items in count.items() if items}
-        self._oldest = {source: one.message.number for source, one in first.items()}
-        self._first_time = {source: one.records[0].timestamp for source, one in first.items()}
+        for source, items in count.items():
+            in_order = [number for number, one in items.items() if not _is_behind(one.records[0])]
+            self._oldest[source] = min(in_order, default=BEYOND)
         self._earlier = Earlier(self._records, self._beginnings, self._oldest)
         self._check_images(count)
         events = [one for items in count.values() for one in self._check_events(items)]
@@ -201,64 +200,44 @@ class Audit:
             match = IMAGE.fullmatch(name)
             if match and directory == IMAGE_DATABASE:
                 source, number = parts_of(match[1])
-                self._last[source] = max(number, self._last.get(source, 0))
+                self._oldest.setdefault(source, BEYOND)
                 if path in self._in_outbox and path not in self._known:
                     self.counts["waiting"] += 1
                 elif path not in self._known:
                     found.append((source, number, path))
                 self._known.add(path)
-        # `Earlier.fate` wants the highest number first; people, and --repair, want the lowest.
-        found.sort(reverse=True)
-        fates = {path: self._fate(source, number, path) for source, number, path in found}
-        not_judged: dict[Fate, list[tuple[str, str]]] = defaultdict(list)  # source, path
-        for source, number, path in reversed(found):
-            is_sure = number >= self._oldest.get(source, 10**9) or (
-                fates[path] == Fate.UNREAD and self._earlier.is_sure(source, number)
-            )
+        not_judged: dict[Fate, list[str]] = defaultdict(list)
+        for source, number, path in sorted(found):
+            has_event = _event_path(image_id(source, number)) in self._listed
+            fate, is_sure = self._earlier.fate(source, number, has_event)
             # What may be from before this Kafka isn't sent: it would be told to people again.
             mend = self._sending_image(path, source, number) if is_sure else None
             why_not = (
                 "" if is_sure else "; not sent: it may have been read, or come before this Kafka"
             )
-            if fates[path] == Fate.LOST:
+            if fate == Fate.LOST:
                 self._fault("lost", f"{IMAGES}: no message of {path}{why_not}", mend)
-            elif fates[path] == Fate.UNREAD:
+            elif fate == Fate.UNREAD:
                 what = f"{IMAGES}: Kafka deleted the message of {path} before it was read{why_not}"
                 self._fault("expired", what, mend)
             else:
-                not_judged[fates[path]].append((source, path))
-        for fate, images in not_judged.items():
-            self.counts["not judged"] += len(images)
+                not_judged[fate].append(path)
+        for fate, paths in not_judged.items():
+            self.counts["not judged"] += len(paths)
             is_empty = "the topics are empty: " if not any(self._records.values()) else ""
-            names = " to ".join(dict.fromkeys((images[0][1], images[-1][1])))
-            say(f"not judged: {is_empty}{len(images)} images, {names}, {fate.value}")
-        self._check_offsets({source for source, _ in not_judged[Fate.UNKNOWN]})
+            names = " to ".join(dict.fromkeys((paths[0], paths[-1])))
+            say(f"not judged: {is_empty}{len(paths)} images, {names}, {fate.value}")
+        if Fate.UNKNOWN in not_judged:
+            self._check_offsets()
 
-    def _fate(self, source: str, number: int, path: str) -> Fate:
-        """What became of the image's message, which isn't in `images`."""
-        if number >= self._oldest.get(source, 10**9):
-            return Fate.LOST  # Kafka has an earlier one still
-        return self._earlier.fate(
-            source,
-            number,
-            self._last[source],
-            written=lambda: time.time() - self._images.age(path),
-            has_event=_event_path(image_id(source, number)) in self._listed,
-        )
-
-    def _check_offsets(self, sources: set[str]) -> None:
-        """Name what was deleted unread where nothing says which of the sources' images it was."""
-        partitions = {one for name in sources for one in self._earlier.partitions(IMAGES, name)}
-        for partition in sorted(partitions):
-            offset = self._taken[IMAGES].get(partition)
+    def _check_offsets(self) -> None:
+        """Name what the analysis will never read, where nothing says which images it was."""
+        for partition, offset in self._taken[IMAGES].items():
             beginning = self._beginnings[IMAGES].get(partition, 0)
-            # A transaction ends with a marker, which takes an offset: one alone is no message.
-            if offset is not None and beginning - offset > 1:
-                self.faults["expired"].append(
-                    f"{IMAGES}[{partition.partition}]: Kafka deleted the offsets {offset} to "
-                    f"{beginning - 1} before image_analysis read them; they are of images that "
-                    "are not judged, and nothing says of which"
-                )
+            line = deleted_unread(partition, offset, beginning, "image_analysis")
+            if line:
+                what = line.removesuffix(f"; {WHAT_TO_DO}")
+                self._fault("expired", f"{what}; nothing says of which images")
 
     def _check_events(self, items: dict[int, Item]) -> Iterator[tuple[ImageEvent, ConsumerRecord]]:
         """Each true change's event, in the order of a source; the events that there are."""
@@ -372,7 +351,7 @@ class Audit:
         if expected and not found:
             alert_path = _alert_path(expected.event_id)
             mend = self._sending(IMAGE_EVENTS, expected, item.records[0])
-            if not self._earlier.is_event_deleted(expected.source, expected.number):
+            if not self._earlier.is_deleted(IMAGE_EVENTS, expected.source, expected.number):
                 what = f"{IMAGE_EVENTS}: no message of the change at {expected.image_id}"
                 self._fault("lost", what, mend)
             elif alert_path not in self._listed:
@@ -421,23 +400,21 @@ class Audit:
 
     def _check_alerts_of_deleted_events(self) -> None:
         """Events whose messages Kafka deleted before their alerts were made."""
-        about = {topic: set[str]() for topic in (IMAGE_EVENTS, ALERTS)}
-        for topic, names in about.items():
-            letters = [one for one in self._records[DEAD_LETTERS] if origin(one)[0] == topic]
-            for record in (*self._records[topic], *letters):
+        answered = set()  # images whose event has an alert, or was set aside
+        kinds: dict[str, type[OfImage]] = {ALERTS: Alert, DEAD_LETTERS: ImageEvent}
+        for topic, kind in kinds.items():
+            for record in self._records[topic]:
                 with suppress(Unusable):
-                    names.add(parse(record.value, KINDS[topic]).image_id)
+                    answered.add(parse(record.value, kind).image_id)
         paths = re.compile(rf"({IMAGE_EVENT_DATABASE}|{IMAGE_EVENT_ALERTS})/.*_({IMAGE_ID})\.txt")
         found = [match for match in map(paths.fullmatch, self._listed) if match]
-        about[ALERTS].update(match[2] for match in found if match[1] == IMAGE_EVENT_ALERTS)
-        # Without alerts of earlier events nothing tells: somebody may delete the old ones.
-        alerted: dict[str, int] = {}
-        for source, number in map(parts_of, about[ALERTS]):
-            alerted[source] = min(number, alerted.get(source, number))
-        for name in sorted({match[2] for match in found} - about[IMAGE_EVENTS] - about[ALERTS]):
+        answered |= {match[2] for match in found if match[1] == IMAGE_EVENT_ALERTS}
+        # Without an alert of an earlier event nothing tells: somebody may delete the old ones.
+        first = dict(sorted(map(parts_of, answered), reverse=True))  # by source, the lowest number
+        for name in sorted({match[2] for match in found} - answered):
             source, number = parts_of(name)
-            is_earlier = alerted.get(source, number) < number < self._oldest.get(source, 10**9)
-            if is_earlier and self._earlier.is_event_deleted(source, number):
+            is_between = first.get(source, BEYOND) < number < self._oldest.get(source, BEYOND)
+            if is_between and self._earlier.is_deleted(IMAGE_EVENTS, source, number):
                 what = f"{IMAGE_EVENTS}: Kafka deleted the event {name} before its alert"
                 self._fault("expired", what)
 
@@ -455,8 +432,8 @@ class Audit:
                         if topic == IMAGE_EVENTS:
                             self._must_be_set_aside(record)
                     else:
-                        is_known = self._is_before(message.source, message.number, record.timestamp)
-                        if not is_known and place(record) not in self._set_aside:
+                        is_before = self._is_before(message.source, message.number)
+                        if not is_before and place(record) not in self._set_aside:
                             self._fault("wrong", f"{_where(record)}: nothing explains it")
 
     def _check_files(self) -> None:
@@ -483,16 +460,10 @@ class Audit:
                 mend = partial(_put, database, path, content)
             self._fault("lost", str(reason), mend)
 
-    def _is_before(self, source: str, number: int, milliseconds: float = 0) -> bool:
-        """Whether this was before the source's first message in Kafka: nobody can judge about it.
-
-        What came to this Kafka later than that message, and is no message's effect, can be judged.
-        """
-        deleted = self._earlier.deleted(IMAGES, source)
-        oldest = self._oldest.get(source, 10**9 if deleted else self._last.get(source, -1) + 1)
-        return number < oldest and (
-            bool(deleted) or milliseconds < self._first_time.get(source, 2**63)
-        )
+    def _is_before(self, source: str, number: int) -> bool:
+        """Whether this is older than the source's first message: nobody can judge about it."""
+        unknown = BEYOND if self._earlier.is_shortened(IMAGES) else 0
+        return number < self._oldest.get(source, unknown)
 
     def _must_be_set_aside(self, record: ConsumerRecord) -> None:
         if self._state([record]) == "taken":
@@ -569,12 +540,6 @@ def _alert_path(name: str) -> str:
 def _is_behind(record: ConsumerRecord) -> bool:
     """Whether an image's message was sent again, behind those of later images."""
     return any(name in (REPAIRED, SENT_BACK) for name, _ in record.headers)
-
-
-def _first(items: Mapping[int, Item]) -> Item:
-    """The first image that came in order, or of all."""
-    in_order = [one for one in items.values() if not _is_behind(one.records[0])]
-    return min(in_order or items.values(), key=lambda one: one.message.number)
 
 
 def _put(database: Database, path: str, content: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from conftest import HERE, Pipeline, Program
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from test_audit import audit, table
+from test_audit import audit, replace_kafka, table
 
 
 def delete_before(pipeline: Pipeline, record: ConsumerRecord) -> None:
@@ -125,8 +125,8 @@ def test_what_was_read_is_not_missed(pipeline: Pipeline) -> None:
     assert table(audit(pipeline)) == well
 
 
-def test_events_that_were_deleted_before_their_alert(pipeline: Pipeline) -> None:
-    """The alert program says so; the audit names the event, and sends it again."""
+def miss_an_event(pipeline: Pipeline) -> Program:
+    """Let Kafka delete the event 00007 while the alert program, which is given back, is off."""
     alert = pipeline.start("image_event_alert.py")
     analysis = pipeline.start("image_analysis.py")
     pipeline.receive("--count", "4")
@@ -139,6 +139,12 @@ def test_events_that_were_deleted_before_their_alert(pipeline: Pipeline) -> None
     alert = pipeline.start("image_event_alert.py")
     alert.says("00011  ALERT")
     assert len(gaps(alert)) == 1
+    return alert
+
+
+def test_events_that_were_deleted_before_their_alert(pipeline: Pipeline) -> None:
+    """The alert program says so; the audit names the event, and sends it again."""
+    alert = miss_an_event(pipeline)
     found = audit(pipeline, status=1)
     assert table(found)["expired"] == 1
     assert "Kafka deleted the event 00007 before its alert" in str(found)
@@ -146,6 +152,31 @@ def test_events_that_were_deleted_before_their_alert(pipeline: Pipeline) -> None
     alert.says("00007  ALERT")
     assert pipeline.ids("alerts") == ["00003", "00007", "00011"]
     assert "expired" not in table(audit(pipeline))
+
+
+def test_events_that_were_deleted_with_their_images(pipeline: Pipeline) -> None:
+    """The audit names an event without an alert by its file, also where its image is gone."""
+    miss_an_event(pipeline)
+    last = next(one for one in pipeline.records("images") if b'"00011"' in one.value)
+    delete_before(pipeline, last)
+    found = audit(pipeline, status=1)
+    assert table(found)["expired"] == 1
+    assert "Kafka deleted the event 00007 before its alert" in str(found)
+
+
+def test_deleted_in_a_kafka_that_replaced_another(pipeline: Pipeline) -> None:
+    """Images from before it are no fault and not sent, though it deleted some that were read."""
+    pipeline.receive("--count", "3")
+    replace_kafka(pipeline)
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "3")
+    analysis.says("00005  unchanged")
+    delete_before(pipeline, pipeline.records("images")[-1])
+    found = audit(pipeline, "--repair")
+    assert table(found)["not judged"] == 5
+    assert "3 images, image_database/00000.jpg to image_database/00002.jpg, whose" in str(found)
+    assert "mended" not in table(found)
+    assert pipeline.ids("images") == ["00005"]
 
 
 def forget_decisions(pipeline: Pipeline) -> None:
@@ -181,3 +212,20 @@ def test_what_cannot_be_known(
     assert words in str(found)
     assert table(found)["not judged"] == 2
     assert table(found)["images"] == 1
+
+
+def test_deleted_unread_and_no_decision_is_left(pipeline: Pipeline) -> None:
+    """The offset that the analysis has come to says that something is missing, if not what."""
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "2")
+    analysis.says("00001  unchanged")
+    assert analysis.stop() == 0
+    pipeline.receive("--count", "3")
+    last = pipeline.records("images")[-1]
+    delete_before(pipeline, last)
+    forget_decisions(pipeline)
+    found = audit(pipeline, status=1)
+    (line,) = [one for one in found.lines if one.startswith("expired ")]
+    assert line.startswith(f"expired  images[{last.partition}]: Kafka deleted the offsets ")
+    assert line.endswith("nothing says of which images")
+    assert table(found)["not judged"] == 4
