@@ -1,12 +1,12 @@
 """What the topics hold, read beside the stages' groups as readers of committed messages see it."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import CorruptRecordError, KafkaTimeoutError
+from kafka.errors import CorruptRecordError, KafkaTimeoutError, LeaderNotAvailableError
 
 from pipeline.connection import Kafka
 from pipeline.messages import IMAGE_EVENTS, IMAGES
@@ -37,17 +37,18 @@ class Topics:
 
     def beginnings(self, topic: str) -> dict[TopicPartition, int]:
         """The oldest offset of each partition that there is still."""
-        return dict(self._reader.beginning_offsets(self._partitions(topic)))
+        return _offsets(self._reader.beginning_offsets, self._partitions(topic))
 
     def ends(self, topic: str) -> dict[TopicPartition, int]:
         """The offset after each partition's last record, open transactions' records counted."""
-        return dict(self._ends.end_offsets(self._partitions(topic)))
+        return _offsets(self._ends.end_offsets, self._partitions(topic))
 
     def since(self, topic: str, seconds: float) -> dict[TopicPartition, int]:
         """The offset of each partition's first record from this time on, or its end."""
         ends = self.ends(topic)
         milliseconds = max(0, int(seconds * 1000))
-        found = self._reader.offsets_for_times(dict.fromkeys(ends, milliseconds))
+        # Asked in the same way, so that each partition has a leader, who tells.
+        found = self._ends.offsets_for_times(dict.fromkeys(ends, milliseconds))
         return {one: found[one].offset if found.get(one) else end for one, end in ends.items()}
 
     def read(
@@ -65,7 +66,7 @@ class Topics:
         that were sent together with it, without saying where.
         """
         skipped = []
-        ends = self._reader.end_offsets(consumer.assignment())
+        ends = _offsets(self._reader.end_offsets, consumer.assignment())
         for partition, end in ends.items():
             offset = consumer.position(partition)
             if offset < end and None in self._polls(partition, offset, offset + 1):
@@ -102,6 +103,21 @@ class Topics:
     def _partitions(self, topic: str) -> list[TopicPartition]:
         numbers = self._ends.partitions_for_topic(topic) or ()
         return [TopicPartition(topic, number) for number in sorted(numbers)]
+
+
+def _offsets(
+    ask: Callable[[Iterable[TopicPartition]], Mapping[TopicPartition, int]],
+    partitions: Iterable[TopicPartition],
+) -> dict[TopicPartition, int]:
+    """The offsets that Kafka is asked for. Raises `KafkaError`, also where it can't tell now."""
+    try:
+        return dict(ask(partitions))
+    except KeyError as error:
+        # kafka-python 3.0.12 (beginning_or_end_offset) trips over a partition without a leader.
+        partition = error.args[0]
+        raise LeaderNotAvailableError(
+            f"{partition.topic}[{partition.partition}] has no broker that leads it"
+        ) from error
 
 
 def taken(kafka: Kafka, group: str) -> dict[TopicPartition, int]:
