@@ -169,6 +169,7 @@ class Outbox:
         self._producer, self.known, self._marked = made
 
     def _make(self, closing: ExitStack) -> tuple[KafkaProducer, int, str]:
+        self._kafka.check()
         # From here on nothing that had this name before can publish, so what is last stays so.
         producer = transactional_producer(self._kafka, self.name, closing)
         consumer = KafkaConsumer(

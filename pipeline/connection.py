@@ -14,16 +14,12 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient
-from kafka.cluster import ClusterMetadata
 from kafka.errors import KafkaError, RetriableError, UnknownBrokerIdError
 
+import pipeline.kafka_python  # noqa: F401 (its work-arounds hold for every client)
 from pipeline import kafka_version, say
 from pipeline.create_topics import TopicIds, check_topics, create_topics
 from pipeline.settings import Settings
-
-# A client that asks for a topic which isn't there would make it, with the broker's defaults. The
-# option of this name is not handed on by kafka-python 3.0.12 (net/manager.py), so its default goes.
-ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
 
 T = TypeVar("T")
 
@@ -176,10 +172,13 @@ class Kafka:
         finally:
             admin.close()
 
-    def _make_topics(self) -> None:
+    def check(self) -> None:
+        """Put topics right that somebody else has made; say what can't be, and what Kafka this is.
+
+        Raises `KafkaError`.
+        """
         admin = KafkaAdminClient(**self.options)
         try:
-            self._create_topics(admin)
             lines = [kafka_version.warning(admin)]
             findings = check_topics(admin)
         finally:
@@ -190,6 +189,13 @@ class Kafka:
             if line not in self._said_of_kafka:
                 self._said_of_kafka.add(line)
                 say(line)
+
+    def _make_topics(self) -> None:
+        admin = KafkaAdminClient(**self.options)
+        try:
+            self._create_topics(admin)
+        finally:
+            admin.close()
 
     def _create_topics(self, admin: KafkaAdminClient) -> TopicIds:
         with self._lock:

@@ -207,6 +207,7 @@ class Stage:
 
     def _join(self, closing: ExitStack) -> Place:
         topic_ids = self.kafka.topic_ids
+        self.kafka.check()
         producer = transactional_producer(self.kafka, self.copy.name, closing)
         consumer = KafkaConsumer(
             self.takes,

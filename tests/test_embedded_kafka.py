@@ -285,7 +285,9 @@ def test_a_list_of_jars_that_cannot_be_read(tmp_path: Path, content: str | None)
     jars = tmp_path / "jars.txt"
     if content:
         jars.write_text(content)
-    ended = run_by_hand("--directory", str(tmp_path / "kafka"), "--jars", str(jars))
+    port = str(embedded_kafka.free_port())
+    place = ("--directory", str(tmp_path / "kafka"), "--port", port)
+    ended = run_by_hand(*place, "--jars", str(jars))
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"embedded_kafka: cannot read the list of Kafka's jars {jars}: ")
     assert ended.stderr.count("\n") == 1
@@ -293,8 +295,10 @@ def test_a_list_of_jars_that_cannot_be_read(tmp_path: Path, content: str | None)
 
 def test_no_network(tmp_path: Path) -> None:
     """Without jars and without a network, one line says so."""
+    port = str(embedded_kafka.free_port())
+    place = ("--directory", tmp_path / "kafka", "--port", port)
     ended = subprocess.run(
-        [sys.executable, "-m", "embedded_kafka", "--directory", tmp_path / "kafka"],
+        [sys.executable, "-m", "embedded_kafka", *place],
         cwd=HERE,
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9"},
         capture_output=True,

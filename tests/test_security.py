@@ -280,11 +280,11 @@ def test_topics_of_somebody_else(pipeline: Pipeline, secured: Secured) -> None:
     receiving.says(
         "the topic dead-letters has max.message.bytes=1000000: set max.message.bytes=2097152"
     )
-    module = ("-m", "pipeline", "dead-letters")
-    login = secured.login("dead-letters")
-    lists = pipeline.start(sys.executable, *module, PYTHONPATH=str(HERE), **login)
-    assert lists.ends() == 0, lists
-    lists.says("the settings of alerts, .* can't be checked: give this user the right to")
+    secured.forbid("image_receiving", TOPIC, "alerts", "DESCRIBE_CONFIGS")
+    receiving = pipeline.start("image_receiving.py", **secured.login("image_receiving"))
+    receiving.says("the settings of alerts can't be checked: give this user the right to")
+    assert receiving.ends() == 0, receiving
+    secured.allow("image_receiving", TOPIC, "alerts", "DESCRIBE_CONFIGS")
 
 
 def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:

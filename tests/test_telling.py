@@ -313,7 +313,10 @@ def test_a_dead_channel_is_given_up_for_all(pipeline: Pipeline, web: WebServer) 
 
 
 def test_thousands_at_once(pipeline: Pipeline, web: WebServer) -> None:
-    """With a digest they are one message, with a cool-down two at most, that list some."""
+    """With a digest or a cool-down they are a few messages, each of which lists some.
+
+    How many depends on how many alerts the machine makes in the 8 seconds.
+    """
     alert = start(
         pipeline,
         digest=f'url = "{web.url()}"\ndigest = 8',
@@ -322,15 +325,18 @@ def test_thousands_at_once(pipeline: Pipeline, web: WebServer) -> None:
     put_event(
         pipeline, *(f"{number:05d}" for number in range(1, 2001)), received="2026-01-01T00:00:00Z"
     )
-    alert.says("^00001, 00002 and 1998 more  told digest", 60)
+    alert.says(r"^00001, 00002 and \d+ more  told digest", 60)
     until(lambda: sum(map(len, told(pipeline))) == 4000, "all told", 60)
-    (digest,) = (one for one in web.got if one["title"] == "2000 image events")
-    assert digest["message"].splitlines()[:2] == [
-        "2000 image events:",
-        "00001  2026-01-01 00:00:00 UTC",
-    ]
-    assert "and 1980 more" in digest["message"]
-    assert len(digest["message"].splitlines()) < 30
+    assert len(web.got) <= 20
+    numbers = [int(one["title"].split()[0]) for one in web.got if "image events" in one["title"]]
+    most = max(numbers)
+    assert most > 200
+    digest = next(one for one in web.got if one["title"] == f"{most} image events")
+    lines = digest["message"].splitlines()
+    assert lines[0] == f"{most} image events:"
+    assert lines[1].endswith("  2026-01-01 00:00:00 UTC")
+    assert f"and {most - 20} more" in digest["message"]
+    assert len(lines) < 30
 
 
 def test_pictures_that_are_gone(pipeline: Pipeline, web: WebServer) -> None:
