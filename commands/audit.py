@@ -71,6 +71,8 @@ from pipeline.stream import (
 from pipeline.topics import Topics, origin, place, taken
 
 DIRECTORIES = (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS)
+EVENT_FILE = re.compile(rf"{IMAGE_EVENT_DATABASE}/image_event_({IMAGE_ID})\.(txt|jpg)")
+ALERT_FILE = re.compile(rf"{IMAGE_EVENT_ALERTS}/image_event_alert_({IMAGE_ID})\.txt")
 REPAIRED = "repaired"  # header of an image's message that audit has sent, behind later ones
 
 
@@ -406,12 +408,11 @@ class Audit:
             for record in self._records[topic]:
                 with suppress(Unusable):
                     answered.add(parse(record.value, kind).image_id)
-        paths = re.compile(rf"({IMAGE_EVENT_DATABASE}|{IMAGE_EVENT_ALERTS})/.*_({IMAGE_ID})\.txt")
-        found = [match for match in map(paths.fullmatch, self._listed) if match]
-        answered |= {match[2] for match in found if match[1] == IMAGE_EVENT_ALERTS}
+        described = {found[1] for found in map(EVENT_FILE.fullmatch, self._listed) if found}
+        answered |= {found[1] for found in map(ALERT_FILE.fullmatch, self._listed) if found}
         # Without an alert of an earlier event nothing tells: somebody may delete the old ones.
         first = dict(sorted(map(parts_of, answered), reverse=True))  # by source, the lowest number
-        for name in sorted({match[2] for match in found} - answered):
+        for name in sorted(described - answered):
             source, number = parts_of(name)
             is_between = first.get(source, BEYOND) < number < self._oldest.get(source, BEYOND)
             if is_between and self._earlier.is_deleted(IMAGE_EVENTS, source, number):
@@ -439,7 +440,7 @@ class Audit:
     def _check_files(self) -> None:
         """Files that have no reason to be there."""
         for path in self._listed:
-            event = re.search(rf"_({IMAGE_ID})\.(txt|jpg)$", path)
+            event = EVENT_FILE.fullmatch(path) or ALERT_FILE.fullmatch(path)
             if event and self._is_before(*parts_of(event[1])):
                 continue
             is_outbox = path.startswith(f"{IMAGE_DATABASE}/.image_receiving")

@@ -238,22 +238,26 @@ def replace_kafka(pipeline: Pipeline) -> None:
 
 
 def test_kafka_was_replaced_by_an_empty_one(done: Pipeline) -> None:
-    """Images from before it are counted and not judged, and never sent; what is new is proved."""
+    """Images from before it are counted and not judged, and never sent; what is new is proved.
+
+    So are those of a source that has none in the new one.
+    """
+    done.receive("--source", "my_cam", "--count", "4")
+    done.waits_for("alerts", 3)
     replace_kafka(done)
     for options in ([], ["--repair"]):
         found = audit(done, *options)
-        assert table(found) == {"not judged": 11}
-        assert "the topics are empty: 11 images, " in str(found)
+        assert table(found) == {"not judged": 15}
+        assert "the topics are empty: 15 images, " in str(found)
     alert = done.start("image_event_alert.py")
     done.start("image_analysis.py")
     done.receive("--count", "2")
     alert.says("00011  ALERT")
-    well = {"images": 2, "true changes": 1, "events": 1, "alerts": 1, "not judged": 11}
+    well = {"images": 2, "true changes": 1, "events": 1, "alerts": 1, "not judged": 15}
     found = audit(done, "--repair")
     assert table(found) == well
-    assert "11 images, image_database/00000.jpg to image_database/00010.jpg, from before" in str(
-        found
-    )
+    last = "image_database/my_cam-00003.jpg"
+    assert f"15 images, image_database/00000.jpg to {last}, from before" in str(found)
     # What is lost of the new ones is found all the same: a file, and messages behind the first.
     (done.data / "image_event_database/image_event_00011.jpg").unlink()
     for number in ("00013", "00015"):
