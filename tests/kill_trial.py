@@ -403,7 +403,7 @@ class TriedPipeline:
 
     def said(self, name: str) -> str:
         """The last lines of a program."""
-        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-15:])
+        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-3:])
 
     def _begin_anew(self) -> None:
         """From here on, what comes to light is noted with the next try."""
