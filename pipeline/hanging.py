@@ -136,7 +136,7 @@ def all_hanging(admin: KafkaAdminClient) -> list[Hanging]:
     return [one for one in found if one]
 
 
-def end_if_hanging(kafka: Kafka, transactional_id: str) -> None:
+def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 0) -> None:
     """End the program with a line that says so if its last transaction hangs.
 
     It must be asked before `init_transactions`, which makes Kafka forget how the transaction ended.
@@ -145,6 +145,7 @@ def end_if_hanging(kafka: Kafka, transactional_id: str) -> None:
     """
     admin = KafkaAdminClient(**kafka.options)
     try:
+        _wait_for_leaders(admin, leader_seconds)
         partitions = _partitions(admin, TOPICS)
         found = hanging(admin, transactional_id, partitions, group_of(transactional_id))
     finally:
@@ -154,6 +155,19 @@ def end_if_hanging(kafka: Kafka, transactional_id: str) -> None:
             f"{said(found)}; run python -m pipeline audit --repair, then start this program again, "
             "and use another Kafka, such as 4.2"
         )
+
+
+def _wait_for_leaders(admin: KafkaAdminClient, seconds: float) -> None:
+    """Wait until each partition has a leader, who can be asked; not for ever, a broker may be dead.
+
+    In a Kafka that has just started they have none for a moment, and nothing would seem to hang.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        topics = admin.describe_topics([*TOPICS, OFFSETS])
+        if all(one["leader_id"] >= 0 for topic in topics for one in topic["partitions"]):
+            break
+        time.sleep(PAUSE)
 
 
 def said(found: Hanging) -> str:

@@ -399,7 +399,8 @@ def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> Kafka
 
     Ends the program if Kafka has lost the end of the earlier one's last transaction.
     """
-    end_if_hanging(kafka, name)  # before Kafka is made to forget how that transaction ended
+    # Before Kafka is made to forget how that transaction ended.
+    end_if_hanging(kafka, name, leader_seconds=5)
     return unchecked_producer(kafka, name, closing)
 
 
