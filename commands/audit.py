@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 import msgspec
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
@@ -562,9 +562,7 @@ def _causes(record: ConsumerRecord) -> set[bytes]:
 
 def _mend_transactions(kafka: Kafka, repair: bool) -> Iterator[str]:
     """End the transactions whose end Kafka has lost; without `repair`, the audit ends there."""
-    with ExitStack() as closing:
-        admin = KafkaAdminClient(**kafka.options)
-        closing.callback(admin.close)
+    with kafka.admin() as admin, ExitStack() as closing:
         found = all_hanging(admin)
         for one in found:
             if repair:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from itertools import islice
 
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from pipeline import say
@@ -62,8 +61,5 @@ def deleted_from(topics: Topics, topic: str, kafka: Kafka, group: str) -> list[s
 
 def copies(kafka: Kafka, group: str) -> int:
     """How many members Kafka counts in the group."""
-    admin = KafkaAdminClient(**kafka.options)
-    try:
+    with kafka.admin() as admin:
         return len(admin.describe_groups([group])[group]["members"])
-    finally:
-        admin.close()

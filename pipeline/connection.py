@@ -8,8 +8,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -161,28 +161,31 @@ class Kafka:
                 return True
         return False
 
+    @contextmanager
+    def admin(self) -> Iterator[KafkaAdminClient]:
+        """A client for questions about topics, groups and transactions, closed afterwards."""
+        admin = KafkaAdminClient(**self.options)
+        try:
+            yield admin
+        finally:
+            admin.close()
+
     def are_topics_new(self, since: TopicIds) -> bool:
         """Make what is missing; whether a topic was made again since it had these ids.
 
         Raises `KafkaError`. Whoever reads or writes such a topic must connect again.
         """
-        admin = KafkaAdminClient(**self.options)
-        try:
-            return self._create_topics(admin) != since
-        finally:
-            admin.close()
+        self._make_topics()
+        return self.topic_ids != since
 
     def check(self) -> None:
         """Put topics right that somebody else has made; say what can't be, and what Kafka this is.
 
         Raises `KafkaError`.
         """
-        admin = KafkaAdminClient(**self.options)
-        try:
+        with self.admin() as admin:
             lines = [kafka_version.warning(admin)]
             findings = check_topics(admin)
-        finally:
-            admin.close()
         for line in findings.changed:
             say(line)
         for line in filter(None, [*lines, *findings.kept]):
@@ -191,19 +194,14 @@ class Kafka:
                 say(line)
 
     def _make_topics(self) -> None:
-        admin = KafkaAdminClient(**self.options)
-        try:
-            self._create_topics(admin)
-        finally:
-            admin.close()
-
-    def _create_topics(self, admin: KafkaAdminClient) -> TopicIds:
+        with self.admin() as admin:
+            found = create_topics(admin)
+        # Only now: the lock is for saying that Kafka is away, too, which must not wait for Kafka.
         with self._lock:
-            before, self.topic_ids = self.topic_ids, create_topics(admin)
+            before, self.topic_ids = self.topic_ids, found
         for topic, topic_id in before.items():
-            if self.topic_ids.get(topic) != topic_id:
+            if found.get(topic) != topic_id:
                 say(f"the topic {topic} was deleted, with all that was in it, and is made again")
-        return self.topic_ids
 
     def _watch(self) -> None:
         """Once connected, kafka-python waits in silence for a Kafka that goes away: speak up."""

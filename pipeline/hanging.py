@@ -143,13 +143,10 @@ def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 
     Ending is right: the program could do nothing, or, if its next transaction doesn't come to pass,
     lose what was acknowledged. Raises `KafkaError`.
     """
-    admin = KafkaAdminClient(**kafka.options)
-    try:
+    with kafka.admin() as admin:
         _wait_for_leaders(admin, leader_seconds)
         partitions = _partitions(admin, TOPICS)
         found = hanging(admin, transactional_id, partitions, group_of(transactional_id))
-    finally:
-        admin.close()
     if found:
         sys.exit(
             f"{said(found)}; run python -m pipeline audit --repair, then start this program again, "

@@ -16,7 +16,6 @@ from typing import Any
 
 from kafka import (
     ConsumerGroupMetadata,
-    KafkaAdminClient,
     KafkaConsumer,
     KafkaProducer,
     OffsetAndMetadata,
@@ -283,11 +282,8 @@ class Stage:
 
     def is_alone(self) -> bool:
         """Whether Kafka counts no other copy in the group. Raises `KafkaError`."""
-        admin = KafkaAdminClient(**self.kafka.options)
-        try:
+        with self.kafka.admin() as admin:
             return len(admin.describe_groups([self.name])[self.name]["members"]) < 2
-        finally:
-            admin.close()
 
     def _is_stuck(self) -> bool:
         """Whether the group is content although nobody takes some partition; if so, leave it.
@@ -295,8 +291,7 @@ class Stage:
         A Kafka that is killed while it shares out the partitions comes back so, and copies that
         join again under their old names take the old sharing for good. Leaving makes a new one.
         """
-        admin = KafkaAdminClient(**self.kafka.options)
-        try:
+        with self.kafka.admin() as admin:
             group = admin.describe_groups([self.name])[self.name]
             taken = {
                 partition
@@ -311,8 +306,6 @@ class Stage:
                     self.name, [MemberToRemove(group_instance_id=self.copy.name)]
                 )
             return is_stuck
-        finally:
-            admin.close()
 
 
 def _unreadable(partition: TopicPartition, offset: int) -> ConsumerRecord:

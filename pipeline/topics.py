@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaTimeoutError, LeaderNotAvailableError
 
@@ -122,11 +122,8 @@ def _offsets(
 
 def taken(kafka: Kafka, group: str) -> dict[TopicPartition, int]:
     """The offset of each partition up to which the group has committed."""
-    admin = KafkaAdminClient(**kafka.options)
-    try:
+    with kafka.admin() as admin:
         offsets = admin.list_group_offsets([group]).get(group, {})
-    finally:
-        admin.close()
     return {partition: one.offset for partition, one in offsets.items() if one.offset >= 0}
 
 
