@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Pipeline, until
+from conftest import HERE, Pipeline, file_system, until
 
 import embedded_kafka
 
@@ -174,11 +173,8 @@ def test_something_else_listens_there(lone: Pipeline) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for nine megabytes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "tmpfs", disk], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+    with file_system(tmp_path / "disk", "9m") as disk:
+        yield disk
 
 
 @pytest.mark.root

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import HERE, TOPICS, Pipeline, Program, until
+from conftest import HERE, TOPICS, Pipeline, Program, file_system, until
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -183,11 +183,8 @@ def test_kafka_freezes_for_30_seconds(data: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def kafkas_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for a young Kafka and little else."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", disk], check=True)
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+    with file_system(tmp_path / "disk", "40m") as disk:
+        yield disk
 
 
 @pytest.mark.root
