@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run the whole pipeline once. On a machine with Python 3.11 or newer and nothing else, this sets up
-# all that is missing. run_pipeline.py is what it runs; --help says more.
+# all that is missing. With a COMMAND of `python -m pipeline`, it becomes that; --help says more.
 set -eu
 here=$(dirname -- "$(readlink -f -- "$0")")
 requirements=requirements.txt
@@ -10,4 +10,8 @@ esac
 case "$*" in
     *--from*) requirements=$requirements,requirements-fits.txt ;; # there may be FITS files
 esac
-exec "$here/tools/python.sh" "$here/tools/in_venv.py" "$requirements" "$here/run_pipeline.py" "$@"
+case "${1-}" in
+    "" | -*) set -- run "$@" ;;
+esac
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+exec "$here/tools/python.sh" "$here/tools/in_venv.py" "$requirements" -m pipeline "$@"

@@ -24,11 +24,13 @@ from PIL import Image
 
 from benchmarks.images import KINDS, Kind, Pair
 from benchmarks.rounds import ROUNDS, Figure, interleaved, over, seconds
-from comparison import compare, decode
-from image_analysis import Taken, event_of
-from pipeline import Unusable
+from pipeline.comparison.decode import decode
+from pipeline.comparison.measure import compare
+from pipeline.descriptions import event_of
+from pipeline.errors import InvalidInput
 from pipeline.messages import ReceivedImage
-from pipeline.store import digest
+from pipeline.pictures.previous_images import StoredImage
+from pipeline.store.names import digest
 
 RECEIVED = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -58,14 +60,14 @@ def ours(pair: Pair) -> Callable[[], Found]:
         )
         for number, one in enumerate(sums)
     )
-    previous = Taken(first, pair.before, decode(pair.before))
+    previous = StoredImage(first, pair.before, decode(pair.before))
 
     def once() -> Found:
         content = bytes(memoryview(pair.after))  # other bytes in memory, as those of a file are
         if digest(content) != second.sha256:
-            raise Unusable(f"{second.path} has other bytes than when it was stored")
+            raise InvalidInput(f"{second.path} has other bytes than when it was stored")
         is_same = previous.content == content
-        image = Taken(second, content, previous.pixels if is_same else decode(content))
+        image = StoredImage(second, content, previous.pixels if is_same else decode(content))
         change = compare(previous.pixels, image.pixels)
         if change is None:
             return Found(is_changed=False)

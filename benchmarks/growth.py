@@ -21,8 +21,7 @@ from benchmarks.images import Kind
 from benchmarks.limit import SHA256, alert_of, event_of
 from benchmarks.pipeline import ALERT, ANALYSIS, OURS, Course, directory, kafka
 from benchmarks.rounds import ROUNDS, Figure, Measure, interleaved, over
-from pipeline import moment
-from pipeline.messages import ALERTS, IMAGE_EVENTS, IMAGES, ReceivedImage, dump, image_id
+from pipeline.messages import ALERTS, IMAGE_EVENTS, IMAGES, ReceivedImage, dump, image_id, moment
 
 SMALL = Kind("350x350", 350, 350)
 TINY = Kind("64x64", 64, 64)

@@ -27,14 +27,14 @@ import embedded_kafka
 from benchmarks import limit
 from benchmarks.images import Kind, jpeg, star_field
 from benchmarks.rounds import ROUNDS, Figure, Measure, interleaved, over
-from pipeline.create_topics import PARTITIONS, TOPICS
 from pipeline.messages import ALERTS, IMAGES
-from pipeline.store import (
+from pipeline.store.names import (
     IMAGE_DATABASE,
     IMAGE_EVENT_ALERTS,
     IMAGE_EVENT_DATABASE,
     IMAGE_ORIGINAL,
 )
+from pipeline.stream.create_topics import PARTITIONS, TOPICS
 
 HERE = Path(__file__).resolve().parents[1]
 PLAIN_PROGRAMS = HERE / "benchmarks" / "plain_pipeline"

@@ -1,4 +1,10 @@
-"""What looks after the pipeline: python -m pipeline COMMAND [options].
+"""All that isn't a stage: python -m pipeline COMMAND [options].
+
+To run and to see it:
+    run             the three programs, until every image went all the way; ./run_pipeline.sh
+                    without a command is the same
+    view            pages that show the image events as they happen
+    chaos           kill all that can die while images flow, then account for every image
 
 While it runs:
     lag             is it keeping up? what waits for each stage, since when, and how many work on it
@@ -19,28 +25,32 @@ and this directory, unless KAFKA_BOOTSTRAP_SERVERS and PIPELINE_DATA or options 
 """
 
 import sys
+from importlib import import_module
 
-from commands import audit, clean, dead_letters, lag, notifications, schema, why
-from pipeline import say
+from pipeline.terminal import say
 
+# Only the module of the command that is named is imported: some of them take a while.
 COMMANDS = {
-    "audit": audit.main,
-    "clean": clean.main,
-    "dead-letters": dead_letters.main,
-    "lag": lag.main,
-    "notifications": notifications.main,
-    "schema": schema.main,
-    "why": why.main,
+    "audit": "pipeline.operate.audit",
+    "chaos": "pipeline.operate.chaos",
+    "clean": "pipeline.operate.clean",
+    "dead-letters": "pipeline.operate.dead_letters",
+    "lag": "pipeline.operate.lag",
+    "notifications": "pipeline.operate.notifications",
+    "run": "pipeline.operate.run",
+    "schema": "pipeline.operate.schema",
+    "view": "pipeline.viewer.server",
+    "why": "pipeline.operate.why",
 }
 
 
 def main() -> None:
-    """Become the command that is named."""
+    """Run the command that is named."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         say((__doc__ or "").strip())
     elif name in COMMANDS:
-        COMMANDS[name](arguments)
+        import_module(COMMANDS[name]).main(arguments)
     else:
         names = ", ".join(COMMANDS)
         print(f"python -m pipeline: {name!r} is no command; there are {names}", file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from pipeline import Unusable
+from pipeline.errors import InvalidInput
 
 IMAGES = "images"
 IMAGE_EVENTS = "image-events"
@@ -36,6 +36,13 @@ Measure = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Recipient = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_-]{{1,64}}{END}")]
 Pixels = Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+def moment(seconds: float) -> datetime:
+    """The time so many seconds after the start of 1970, or that start if no calendar has it."""
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(seconds, UTC)
+    return datetime.fromtimestamp(0, UTC)
 
 
 def image_id(source: str, number: int) -> str:
@@ -74,7 +81,7 @@ class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
             )
 
 
-class _OfImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _AboutImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     image_id: ImageId
 
     @property
@@ -93,7 +100,7 @@ class _OfImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.source
 
 
-class ImageWithoutEvent(_OfImage, frozen=True, kw_only=True, omit_defaults=True):
+class ImageWithoutEvent(_AboutImage, frozen=True, kw_only=True, omit_defaults=True):
     """In `images-without-event`: an image was analysed and is no event, and why."""
 
     reason: Literal["first image", "same bytes", "same pixels", "below threshold"]
@@ -104,7 +111,7 @@ class ImageWithoutEvent(_OfImage, frozen=True, kw_only=True, omit_defaults=True)
     received: Time | None = None
 
 
-class _Change(_OfImage, frozen=True, kw_only=True, omit_defaults=True):
+class _Change(_AboutImage, frozen=True, kw_only=True, omit_defaults=True):
     event_id: ImageId  # the id of the changed image
 
     def __post_init__(self) -> None:
@@ -162,7 +169,7 @@ class Notification(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="t
         return self.recipient
 
 
-class Told(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="told"):
+class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="told"):
     """In `notifications`, behind what it is about: the recipient was told, or could not be."""
 
     recipient: Recipient
@@ -177,34 +184,34 @@ class Told(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="told"):
         return self.recipient
 
 
-OfImage = ReceivedImage | ImageEvent | Alert | ImageWithoutEvent
-Message = OfImage | Notification | Told
-KINDS: dict[str, type[OfImage]] = {
+ImageMessage = ReceivedImage | ImageEvent | Alert | ImageWithoutEvent
+Message = ImageMessage | Notification | Receipt
+MESSAGE_TYPES: dict[str, type[ImageMessage]] = {
     IMAGES: ReceivedImage,
     IMAGE_EVENTS: ImageEvent,
     ALERTS: Alert,
     IMAGES_WITHOUT_EVENT: ImageWithoutEvent,
 }
-M = TypeVar("M", bound=OfImage)
+M = TypeVar("M", bound=ImageMessage)
 
 
 def parse(value: bytes | None, kind: type[M]) -> M:
     """The message in a record's value. Raises `Unusable` if it is none of this kind."""
     if value is None:
-        raise Unusable("the message has no value")
+        raise InvalidInput("the message has no value")
     try:
         message = msgspec.json.decode(value, type=kind)
         if message.received:
             message.received.astimezone(UTC)  # at either end of the calendar there is no such time
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise Unusable(f"the message is no {kind.__name__}: {error}") from error
+        raise InvalidInput(f"the message is no {kind.__name__}: {error}") from error
     return message
 
 
 def paths(values: Iterable[bytes | None], kind: type[ReceivedImage | ImageEvent]) -> Iterator[str]:
     """The paths in those of the records' values that are messages of this kind."""
     for value in values:
-        with suppress(Unusable):
+        with suppress(InvalidInput):
             yield parse(value, kind).path
 
 
@@ -215,7 +222,7 @@ def dump(message: Message) -> bytes:
 
 def schema() -> dict[str, object]:
     """The JSON Schema of the messages, by topic."""
-    topics = {**KINDS, NOTIFICATIONS: Notification | Told}
+    topics = {**MESSAGE_TYPES, NOTIFICATIONS: Notification | Receipt}
     kinds, definitions = msgspec.json.schema_components(topics.values())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -24,7 +24,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from object_store import BUCKET, FaultyNetwork, ObjectStore
 
 import embedded_kafka
-from pipeline.store import Database
+from pipeline.store.database import Database
 
 HERE = Path(__file__).resolve().parents[1]
 TOPICS = (
@@ -219,7 +219,7 @@ class Pipeline:
         self.started: list[Program] = []
 
     def start(self, program: str, *arguments: str, **environment: str) -> Program:
-        """Start one of our programs, or a command."""
+        """Start one of our scripts, or another program."""
         command = [sys.executable, HERE / program] if program.endswith(".py") else [program]
         process = subprocess.Popen(
             [*command, *arguments],
@@ -232,6 +232,11 @@ class Pipeline:
         )
         self.started.append(Program(process))
         return self.started[-1]
+
+    def command(self, name: str, *arguments: str, **environment: str) -> Program:
+        """Start a command of `python -m pipeline`."""
+        module = ("-m", "pipeline", name, *arguments)
+        return self.start(sys.executable, *module, PYTHONPATH=str(HERE), **environment)
 
     def receive(self, *arguments: str) -> Program:
         """Run image_receiving.py to its end."""

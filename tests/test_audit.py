@@ -1,14 +1,13 @@
 """python -m pipeline audit: it proves what agrees, names what doesn't, and mends what can be."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import HERE, Pipeline, Program, delete_topics, until
+from conftest import Pipeline, Program, delete_topics, until
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 IMAGE = "image_database/00003.jpg"
@@ -18,8 +17,7 @@ ALERT = "image_event_alerts/image_event_alert_00003.txt"
 
 def audit(pipeline: Pipeline, *arguments: str, status: int = 0) -> Program:
     """Run the audit to its end."""
-    module = ("-m", "pipeline", "audit", *arguments)
-    program = pipeline.start(sys.executable, *module, PYTHONPATH=str(HERE))
+    program = pipeline.command("audit", *arguments)
     assert program.ends(60) == status, program
     assert "Traceback" not in str(program)
     return program

@@ -78,18 +78,19 @@ def test_a_password_is_never_shown(lone: Pipeline) -> None:
 )
 def test_an_option_that_makes_no_sense(lone: Pipeline, arguments: list[str]) -> None:
     """It ends the program, or the whole run, at once with 2 and one line that names it."""
-    programs = ("image_receiving.py", "run_pipeline.py")
-    for program in [lone.start(program, *arguments) for program in programs]:
+    programs = [lone.start("image_receiving.py", *arguments), lone.command("run", *arguments)]
+    for program in programs:
         assert program.ends(10) == 2
         (line,) = program.lines
         assert arguments[0] in line or arguments[-1] in line
     assert lone.files("image_database") == []
 
 
-@pytest.mark.parametrize("program", [*PROGRAMS, "run_pipeline.py"])
+@pytest.mark.parametrize("program", [*PROGRAMS, "run"])
 def test_help(lone: Pipeline, program: str) -> None:
     """--help explains and ends with 0, on a terminal that knows ASCII only, too."""
-    started = lone.start(program, "--help", PYTHONIOENCODING="ascii")
+    start = lone.command if program == "run" else lone.start
+    started = start(program, "--help", PYTHONIOENCODING="ascii")
     assert started.ends(10) == 0
     assert len(started.lines) > 5
 

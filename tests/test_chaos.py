@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import HERE, Pipeline
 
-from chaos import Ledger
+from pipeline.operate.chaos import Discrepancies
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_nothing_lost_and_nothing_twice(alone: Pipeline, seed: str, tmp_path: Pa
 
 def test_what_is_missing_and_what_is_too_much() -> None:
     """The ledger names both, as often as each is."""
-    ledger = Ledger()
+    ledger = Discrepancies()
     ledger.expect("images", ["00000", "00002", "00002", "00009"], ["00000", "00001", "00002"])
     assert ledger.lost == ["images: 00001"]
     assert ledger.twice == ["images: 00002", "images: 00009"]

@@ -10,8 +10,10 @@ from astropy.io import fits
 from numpy.typing import NDArray
 from PIL import Image
 
-from comparison import MAX_PIXELS, compare, decode, draw, mask_of
-from pipeline import Unusable
+from pipeline.comparison.decode import MAX_PIXELS, decode
+from pipeline.comparison.draw import draw
+from pipeline.comparison.measure import compare, mask_of
+from pipeline.errors import InvalidInput
 
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I", "F"]
 DTYPES: dict[str, type] = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
@@ -344,7 +346,7 @@ PLAIN_FITS = as_fits(np.arange(20, dtype=np.int16).reshape(4, 5))
 )
 def test_fits_that_is_refused(content: bytes, reason: str) -> None:
     """With a reason, whatever its header says."""
-    with pytest.raises(Unusable, match=reason):
+    with pytest.raises(InvalidInput, match=reason):
         decode(content)
 
 
@@ -545,5 +547,5 @@ def png(width: int, height: int, depth: int, colour: int) -> bytes:
 )
 def test_what_is_no_image_is_refused(content: bytes, reason: str) -> None:
     """With a reason, and before memory is spent on it."""
-    with pytest.raises(Unusable, match=reason):
+    with pytest.raises(InvalidInput, match=reason):
         decode(content)

@@ -8,8 +8,8 @@ import pytest
 from conftest import Pipeline
 
 import embedded_kafka
-from pipeline.copies import Copy
 from pipeline.settings import Settings
+from pipeline.store.instance_lock import InstanceLock
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +18,12 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def copy_of(data: Path, bootstrap_servers: str) -> Copy:
+def copy_of(data: Path, bootstrap_servers: str) -> InstanceLock:
     """A running copy of a stage."""
-    return Copy("test_copies", Settings(bootstrap_servers, {}, 0, data))
+    return InstanceLock("test_copies", Settings(bootstrap_servers, {}, 0, data))
 
 
-def number(copy: Copy) -> int:
+def number(copy: InstanceLock) -> int:
     """The number of a copy among its like."""
     return int(copy.name.rpartition("-")[2])
 

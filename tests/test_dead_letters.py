@@ -2,13 +2,12 @@
 
 import hashlib
 import os
-import sys
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import HERE, Pipeline, until
+from conftest import Pipeline, until
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from PIL import Image
@@ -254,8 +253,7 @@ def test_a_record_that_cannot_be_read(analysis: Pipeline) -> None:
 
 def command(pipeline: Pipeline, *arguments: str, status: int = 0) -> list[str]:
     """What `python -m pipeline dead-letters` prints."""
-    module = ("-m", "pipeline", "dead-letters")
-    program = pipeline.start(sys.executable, *module, *arguments, PYTHONPATH=str(HERE))
+    program = pipeline.command("dead-letters", *arguments)
     assert program.ends() == status, program
     assert "Traceback" not in str(program)
     return program.lines

@@ -15,7 +15,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaTimeoutError
 
 import embedded_kafka
-from pipeline.kafka_version import version_of, warning
+from pipeline.stream.kafka_version import version_of, warning
 
 # Kafkas that are newer than ours, and what each says of itself: release line, metadata.version.
 NEWER = {

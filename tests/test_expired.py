@@ -1,11 +1,10 @@
 """Messages that Kafka deleted before a stage read them: the stage, `lag` and the audit say so."""
 
 import signal
-import sys
 from collections.abc import Callable
 
 import pytest
-from conftest import HERE, Pipeline, Program
+from conftest import Pipeline, Program
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from test_audit import audit, replace_kafka, table
@@ -20,7 +19,7 @@ def delete_before(pipeline: Pipeline, record: ConsumerRecord) -> None:
 
 def command(pipeline: Pipeline, name: str) -> Program:
     """Run one of the commands to its end."""
-    program = pipeline.start(sys.executable, "-m", "pipeline", name, PYTHONPATH=str(HERE))
+    program = pipeline.command(name)
     assert program.ends() == 0, program
     return program
 

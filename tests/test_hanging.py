@@ -20,8 +20,8 @@ from kafka.errors import KafkaTimeoutError, RetriableError
 from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOffsetCommitHandler
 
 import embedded_kafka
-from pipeline import hanging as module
-from pipeline.hanging import OFFSETS, Hanging, all_hanging, hanging, mend
+from pipeline.stream import hanging as module
+from pipeline.stream.hanging import OFFSETS, Hanging, all_hanging, hanging, mend
 
 STAGE = "image_analysis"
 ID = f"{STAGE}-host-0"
@@ -134,8 +134,7 @@ def committed(pipeline: Pipeline) -> int | None:
 
 
 def audit(pipeline: Pipeline, *arguments: str) -> Program:
-    module = ("-m", "pipeline", "audit", *arguments)
-    return pipeline.start(sys.executable, *module, PYTHONPATH=str(HERE))
+    return pipeline.command("audit", *arguments)
 
 
 def test_a_committed_one(
@@ -239,10 +238,12 @@ def test_a_program_ends_and_the_audit_mends(pipeline: Pipeline, producer: KafkaP
     begin(producer)
     producer.commit_transaction()
     code = (
-        "import sys; from pipeline.connection import Kafka, Stop\n"
-        "from pipeline.hanging import end_if_hanging; from pipeline.settings import Parser\n"
+        "import sys; from pipeline.stream.connection import Kafka\n"
+        "from pipeline.stop_signal import StopSignal\n"
+        "from pipeline.stream.hanging import end_if_hanging\n"
+        "from pipeline.settings import Parser\n"
         "parser = Parser('')\n"
-        "kafka = Kafka(parser.settings(parser.parse_args([])), Stop())\n"
+        "kafka = Kafka(parser.settings(parser.parse_args([])), StopSignal())\n"
         f"end_if_hanging(kafka, {ID!r})"
     )
     program = pipeline.start(sys.executable, "-c", code, PYTHONPATH=str(HERE))

@@ -13,10 +13,10 @@ import pytest
 from conftest import Pipeline
 from PIL import Image
 
-from pipeline import Unusable
-from pipeline.copies import Copy
+from pipeline.errors import InvalidInput
 from pipeline.settings import Settings
-from pipeline.store import Database
+from pipeline.store.database import Database
+from pipeline.store.instance_lock import InstanceLock
 
 
 def bomb(path: Path) -> None:
@@ -140,13 +140,13 @@ def test_a_file_that_grows_while_it_is_read() -> None:
     """One that has more bytes than it had is unusable; it isn't read without end."""
     # Of no length, as the system says, with something in it all the same.
     proc = Database(Path("/proc"), "self")
-    with pytest.raises(Unusable, match="changed while it was read"):
+    with pytest.raises(InvalidInput, match="changed while it was read"):
         proc.read("self/status")
 
 
 def test_a_link_in_the_place_of_a_half_written_file(data: Path, tmp_path: Path) -> None:
     """It isn't followed: what it leads to stays as it is, and the file is written."""
-    copy = Copy("test", Settings("localhost:9092", {}, 0, data))
+    copy = InstanceLock("test", Settings("localhost:9092", {}, 0, data))
     database = Database(data, "image_database", copy)
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")

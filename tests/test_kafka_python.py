@@ -6,7 +6,7 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaConnectionError
 from kafka.net.transport import KafkaTCPTransport
 
-import pipeline.kafka_python  # noqa: F401
+import pipeline.stream.kafka_python  # noqa: F401
 
 
 def test_what_is_said_right_before_the_end() -> None:

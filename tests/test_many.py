@@ -3,7 +3,6 @@
 import random
 import re
 import signal
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import partial
@@ -216,7 +215,7 @@ def test_a_pause_between_images(small: Pipeline) -> None:
 )
 def test_options_that_make_no_sense(pipeline: Pipeline, arguments: list[str]) -> None:
     """They end the run at once with 2 and one line that names them."""
-    program = pipeline.start("run_pipeline.py", *arguments)
+    program = pipeline.command("run", *arguments)
     assert program.ends(10) == 2
     (line,) = program.lines
     assert arguments[0] in line
@@ -238,7 +237,7 @@ def test_run_pipeline_with_copies(small: Pipeline) -> None:
 
 def lag(pipeline: Pipeline) -> dict[str, list[str]]:
     """What the command says of each stage: copies, waiting, and since when."""
-    program = pipeline.start(sys.executable, "-m", "pipeline", "lag", PYTHONPATH=str(HERE))
+    program = pipeline.command("lag")
     assert program.ends(30) == 0, program
     return {line.split()[0]: line.split()[1:] for line in program.lines[1:]}
 

@@ -1,7 +1,6 @@
 """The pipeline on an object store: the same guarantees, on a bad network, too."""
 
 import random
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import pytest
 from conftest import HERE, Pipeline, Program, StoredPipeline, until
 from object_store import BUCKET, Faults, FaultyNetwork, ObjectStore
 
-from image_receiving import ORIGINAL
-from pipeline import Unusable
-from pipeline.store import Database
+from pipeline.errors import InvalidInput
+from pipeline.pictures.mock import ORIGINAL
+from pipeline.store.database import Database
 
 DIRECTORIES = ("image_database", "image_event_database", "image_event_alerts")
 
@@ -43,7 +42,7 @@ def all_is_there_once(stored: StoredPipeline, count: int) -> None:
 
 def command(stored: StoredPipeline, *arguments: str) -> Program:
     """A command that looks after the pipeline, to its end."""
-    program = stored.start(sys.executable, "-m", "pipeline", *arguments, PYTHONPATH=str(HERE))
+    program = stored.command(*arguments)
     program.ends(60)
     return program
 
@@ -284,7 +283,7 @@ def test_any_path(object_store: ObjectStore, tmp_path: Path, path: str) -> None:
         database.sync()
     images = Database(url, "image_database")
     assert images.read("image_database/a.jpg") == b"content"
-    with pytest.raises(Unusable):
+    with pytest.raises(InvalidInput):
         images.read(path)
 
 

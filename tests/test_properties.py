@@ -20,17 +20,19 @@ from hypothesis import strategies as st
 from kafka.consumer.fetcher import ConsumerRecord
 from PIL import Image
 
-from commands.dead_letters import Letter
-from comparison import DEEP, FORMATS, MAX_SIDE, MODES, compare, decode, draw, mask_of
-from pipeline import Unusable
-from pipeline.messages import KINDS, dump, image_id, parse, schema
-from pipeline.store import Database
-from pipeline.stream import printable
-from pipeline.topics import origin
+from pipeline.comparison.decode import DEEP, FORMATS, MODES, decode
+from pipeline.comparison.draw import MAX_SIDE, draw
+from pipeline.comparison.measure import compare, mask_of
+from pipeline.errors import InvalidInput
+from pipeline.messages import MESSAGE_TYPES, dump, image_id, parse, schema
+from pipeline.store.database import Database
+from pipeline.stream.dead_letters import Letter
+from pipeline.stream.topic_reader import origin_of
+from pipeline.terminal import printable
 
 SCHEMA: dict[str, Any] = schema()
 SOURCE_RULE = SCHEMA["$defs"]["ReceivedImage"]["properties"]["source"]
-topics = st.sampled_from(list(KINDS))
+topics = st.sampled_from(list(MESSAGE_TYPES))
 # One that is the same in every run, whatever it has found before.
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=300)
 settings.load_profile("steady")
@@ -58,7 +60,7 @@ def value_of(rule: dict[str, Any]) -> st.SearchStrategy[object]:
 @st.composite
 def messages(draw: st.DrawFn, topic: str) -> dict[str, object]:
     """Any message that the schema allows, with ids that agree."""
-    definition = SCHEMA["$defs"][KINDS[topic].__name__]
+    definition = SCHEMA["$defs"][MESSAGE_TYPES[topic].__name__]
     rules = {name: value_of(rule) for name, rule in definition["properties"].items()}
     needed = {name: rules.pop(name) for name in definition["required"]}
     message = draw(st.fixed_dictionaries(needed, optional=rules))
@@ -88,8 +90,8 @@ def test_what_the_schema_allows_is_taken(case: tuple[str, dict[str, object]]) ->
     """And it comes out again as it was, as the schema says it."""
     topic, message = case
     assert is_valid(message, topic)
-    parsed = parse(json.dumps(message).encode(), KINDS[topic])
-    assert parse(dump(parsed), KINDS[topic]) == parsed
+    parsed = parse(json.dumps(message).encode(), MESSAGE_TYPES[topic])
+    assert parse(dump(parsed), MESSAGE_TYPES[topic]) == parsed
     assert is_valid(json.loads(dump(parsed)), topic)
 
 
@@ -110,7 +112,7 @@ anything = st.recursive(
         lambda topic: st.tuples(
             st.just(topic),
             messages(topic),
-            st.sampled_from(list(KINDS[topic].__struct_fields__)),
+            st.sampled_from(list(MESSAGE_TYPES[topic].__struct_fields__)),
             anything,
         )
     )
@@ -120,8 +122,8 @@ def test_every_field_is_checked(case: tuple[str, dict[str, object], str, object]
     topic, message, field, value = case
     broken = {**message, field: value}
     if not is_valid(broken, topic):
-        with pytest.raises(Unusable):
-            parse(json.dumps(broken).encode(), KINDS[topic])
+        with pytest.raises(InvalidInput):
+            parse(json.dumps(broken).encode(), MESSAGE_TYPES[topic])
 
 
 @given(st.binary() | anything.map(lambda value: json.dumps(value).encode()), topics)
@@ -130,8 +132,8 @@ def test_every_field_is_checked(case: tuple[str, dict[str, object], str, object]
 def test_any_bytes(value: bytes, topic: str) -> None:
     """They are a message or unusable, with a reason of one line that steers no terminal."""
     try:
-        parse(value, KINDS[topic])
-    except Unusable as reason:
+        parse(value, MESSAGE_TYPES[topic])
+    except InvalidInput as reason:
         shown = printable(str(reason))
         assert shown.isprintable()
 
@@ -166,7 +168,7 @@ def test_any_path(tmp_path: Path, path: str, is_absolute: bool) -> None:
         os.mkfifo(images / "pipe")
     database = Database(tmp_path / "data", "image_database")
     content = None
-    with suppress(Unusable):
+    with suppress(InvalidInput):
         content = database.read(f"{tmp_path}/data/{path}" if is_absolute else path)
     is_there = path in ("image_database/a.jpg", "image_database/inside")
     assert content == b"inside" if is_there else content in (None, b"inside")
@@ -202,7 +204,7 @@ def test_any_damaged_image(seed: bytes, changes: list[tuple[int, bytes]], length
         content[start : start + len(new)] = new
     try:
         image = decode(bytes(content[:length]))
-    except Unusable:
+    except InvalidInput:
         return
     assert image.mode in MODES.values()
     change = compare(decode(SEEDS[1]), image, mask_of(image))
@@ -299,4 +301,4 @@ def test_any_dead_letter(
     about = {"topic": "dead-letters", "partition": 0, "offset": 3, "timestamp": 0}
     record = ConsumerRecord(**{**empty, **about, "headers": headers, "key": key, "value": value})
     assert str(Letter(record)).isprintable()
-    assert len(origin(record)) == 3
+    assert len(origin_of(record)) == 3

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from conftest import HERE, Pipeline, clone_to, docker, until
 
-from pipeline.messages import KINDS
-from recipients import Recipient, read_recipients
+from pipeline.messages import MESSAGE_TYPES
+from pipeline.notify.recipients import Recipient, read_recipients
 
 README = (HERE / "README.md").read_text()
 CONTAINER = "pipeline_container"
@@ -227,7 +227,7 @@ def test_what_proves_the_promises_is_there() -> None:
 
 def test_the_fields_are_those_of_the_messages() -> None:
     """The README's table names each field, those in brackets that may be absent."""
-    for topic, kind in KINDS.items():
+    for topic, kind in MESSAGE_TYPES.items():
         row = re.search(rf"^\| `{topic}` \| (`image_id.*|`event_id.*) \|$", README, re.MULTILINE)
         assert row
         needed, _, optional = row[1].partition("[")

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import socket
-import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +18,10 @@ from conftest import HERE, Pipeline, Program, StoredPipeline, until
 from numpy.typing import NDArray
 from PIL import Image
 
-from pictures import Memory, Watch
-from pipeline.connection import Stop
 from pipeline.messages import ImageEvent, ImageWithoutEvent, ReceivedImage, parse
-from pipeline.store import Database
+from pipeline.pictures.watch import DirectoryWatcher, SeenFiles
+from pipeline.stop_signal import StopSignal
+from pipeline.store.database import Database
 
 RNG = np.random.default_rng(5)
 ABOUT = "__connect.errors."
@@ -75,7 +74,7 @@ def letters(pipeline: Pipeline) -> dict[str, str]:
 def command(pipeline: Pipeline, *arguments: str, status: int = 0, mask: str = "") -> Program:
     """A command that looks after the pipeline, to its end."""
     environment = {"PYTHONPATH": str(HERE), "PIPELINE_MASK": mask}
-    program = pipeline.start(sys.executable, "-m", "pipeline", *arguments, **environment)
+    program = pipeline.command(*arguments, **environment)
     assert program.ends(60) == status, program
     assert "Traceback" not in str(program)
     return program
@@ -431,7 +430,7 @@ def test_a_directory_that_is_away_for_a_while(pipeline: Pipeline, folder: Path) 
     assert [one.original_name for one in messages(pipeline)] == ["a.png", "b.png", "c.png"]
 
 
-class NoSignals(Stop):
+class NoSignals(StopSignal):
     """Never told to stop; pytest keeps its own signals."""
 
     def __init__(self) -> None:
@@ -447,9 +446,9 @@ def test_links_to_a_disk_that_is_away(data: Path, tmp_path: Path) -> None:
         picture(disk / f"{number}.png", number)
         (watched / f"{number}.png").symlink_to(disk / f"{number}.png")
     picture(watched / "here.png", 9)
-    memory = Memory(Database(data, "image_database"), "image_receiving", 0, str(watched))
+    memory = SeenFiles(Database(data, "image_database"), "image_receiving", 0, str(watched))
     aside: list[str] = []
-    watch = Watch(str(watched), memory, lambda path, _: aside.append(path), NoSignals())
+    watch = DirectoryWatcher(str(watched), memory, lambda path, _: aside.append(path), NoSignals())
     pictures = watch.pictures()
     taken: list[str | None] = []
 

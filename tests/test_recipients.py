@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import Unusable
+from pipeline.errors import InvalidInput
 from pipeline.messages import ImageEvent
-from recipients import Recipient, read_recipients
+from pipeline.notify.recipients import Recipient, read_recipients
 
 URL = "json://localhost:9/"
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -59,7 +59,7 @@ def test_who_wants_what(
     wishes: dict[str, object], happened: dict[str, object], reason: str
 ) -> None:
     """Each filter lets through what it should and says why not; what can't be judged passes."""
-    said = recipient(**wishes).why_not(event(**happened))  # type: ignore[arg-type]
+    said = recipient(**wishes).rejection_reason(event(**happened))  # type: ignore[arg-type]
     assert reason in said
     assert bool(reason) == bool(said)
 
@@ -165,7 +165,7 @@ def test_a_wrong_file(tmp_path: Path, content: str, line: int, reason: str) -> N
     """It says in one line which line of the file is wrong and why."""
     path = tmp_path / "recipients.toml"
     path.write_text(content)
-    with pytest.raises(Unusable) as said:
+    with pytest.raises(InvalidInput) as said:
         read_recipients(path)
     assert str(said.value).startswith(f"{path}, line {line}: ")
     assert reason in str(said.value)
@@ -180,7 +180,7 @@ def test_what_is_no_file_of_text(tmp_path: Path, content: bytes | None, reason: 
     """Neither bytes, nor a directory, nor endless nesting has a line; it says so all the same."""
     path = tmp_path / "recipients.toml"
     path.mkdir() if content is None else path.write_bytes(content)
-    with pytest.raises(Unusable, match=reason):
+    with pytest.raises(InvalidInput, match=reason):
         read_recipients(path)
 
 

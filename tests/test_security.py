@@ -261,10 +261,7 @@ def test_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
         ("dead-letters send --all", "1 sent back"),
     ):
         user, *options = command.split()
-        module = ("-m", "pipeline", user, *options)
-        program = pipeline.start(
-            sys.executable, *module, PYTHONPATH=str(HERE), **secured.login(user)
-        )
+        program = pipeline.command(user, *options, **secured.login(user))
         assert program.ends() == 0, program
         assert line in str(program)
 
@@ -291,10 +288,12 @@ def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) 
     """A program sees a hanging transaction where it may read, and nothing forbids it to look."""
     pipeline.start("image_receiving.py", "--count", "1").ends()
     code = (
-        "import sys; from pipeline.connection import Kafka, Stop\n"
-        "from pipeline.hanging import end_if_hanging; from pipeline.settings import Parser\n"
+        "import sys; from pipeline.stream.connection import Kafka\n"
+        "from pipeline.stop_signal import StopSignal\n"
+        "from pipeline.stream.hanging import end_if_hanging\n"
+        "from pipeline.settings import Parser\n"
         "parser = Parser('')\n"
-        "kafka = Kafka(parser.settings(parser.parse_args([])), Stop())\n"
+        "kafka = Kafka(parser.settings(parser.parse_args([])), StopSignal())\n"
         "end_if_hanging(kafka, 'image_analysis-host-0')"
     )
     found = []
@@ -325,9 +324,8 @@ def test_recipients_with_the_least_rights(pipeline: Pipeline, secured: Secured) 
     alert, *others = (pipeline.start(f"{name}.py", **secured.login(name)) for name in PROGRAMS)
     alert.says("00007  given up", 60)
     web.does = "take"
-    module = ("-m", "pipeline", "dead-letters", "send", "--all")
     rights = secured.login("dead-letters")
-    command = pipeline.start(sys.executable, *module, PYTHONPATH=str(HERE), **rights)
+    command = pipeline.command("dead-letters", "send", "--all", **rights)
     assert command.ends() == 0, command
     alert.says("00007  told night")
     assert others[1].ends() == 0

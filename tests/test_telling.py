@@ -3,14 +3,13 @@
 import io
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from conftest import HERE, TOPICS, Pipeline, Program, until
+from conftest import TOPICS, Pipeline, Program, until
 from kafka import KafkaProducer
 from mail_server import PASSWORD, USER, MailServer, WebServer
 from PIL import Image
@@ -73,8 +72,7 @@ def told(pipeline: Pipeline, outcome: str = "sent") -> list[list[str]]:
 
 def command(pipeline: Pipeline, *arguments: str, status: int = 0) -> list[str]:
     """What one of the commands prints."""
-    module = ("-c", f"from commands.{arguments[0]} import main; main({list(arguments[1:])})")
-    program = pipeline.start(sys.executable, *module, PYTHONPATH=str(HERE))
+    program = pipeline.command(*arguments)
     assert program.ends() == status, program
     assert "Traceback" not in str(program)
     return program.lines

@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import ConfigResource
 
 import embedded_kafka
-from pipeline.create_topics import PARTITIONS, TOPICS
+from pipeline.stream.create_topics import PARTITIONS, TOPICS
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ class Viewer:
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
         self.data = pipeline.data
-        self.program = pipeline.start("image_event_viewer.py", "--port", str(self.port), *arguments)
-        self.program.says(f"image_event_viewer: {self.url}$")
+        self.program = pipeline.command("view", "--port", str(self.port), *arguments)
+        self.program.says(f"view: {self.url}$")
 
     def ask(
         self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None
@@ -665,7 +665,7 @@ def test_requests_of_strangers(alone: Pipeline) -> None:
         "/events/%2e%2e/%2e%2e/etc/passwd/image",
         "/static/../index.py",
         "/static/..%2findex.py",
-        "/static/%2e%2e/%2e%2e/image_event_viewer.py",
+        "/static/%2e%2e/%2e%2e/server.py",
         "/static/",
         "/templates/base.html",
         "//etc/passwd",
@@ -807,14 +807,14 @@ def test_it_ends_when_told_to(alone: Pipeline) -> None:
             closing.callback(connection.close)
             connection.request("GET", "/live")
             assert connection.getresponse().readline().startswith(b"data: ")
-        taken = alone.start("image_event_viewer.py", "--port", str(viewer.port))
+        taken = alone.command("view", "--port", str(viewer.port))
         assert taken.ends() == 1
         told = f"cannot serve at 127.0.0.1 port {viewer.port}: Address already in use"
-        assert taken.lines == [f"image_event_viewer: {told}; choose another --port or --host"]
+        assert taken.lines == [f"view: {told}; choose another --port or --host"]
         assert viewer.program.stop() == 0
     assert len(viewer.program.lines) == 2
     for arguments in (["--port", "0"], ["--port", "http"], ["--host", "a b"], ["x"]):
-        wrong = alone.start("image_event_viewer.py", *arguments)
+        wrong = alone.command("view", *arguments)
         assert wrong.ends() == 2
         assert len(wrong.lines) == 1
 

@@ -16,15 +16,18 @@ import atheris
 HERE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HERE))
 
-with atheris.instrument_imports(include=["PIL", "comparison", "pipeline"]):
+with atheris.instrument_imports(include=["PIL", "pipeline"]):
     from PIL import Image
 
-    import comparison
-    from pipeline import Unusable
-    from pipeline.messages import KINDS, ReceivedImage, dump, parse
-    from pipeline.stream import printable
+    from pipeline.comparison import decode as decode_module
+    from pipeline.comparison.decode import FORMATS, decode
+    from pipeline.comparison.draw import draw
+    from pipeline.comparison.measure import compare
+    from pipeline.errors import InvalidInput
+    from pipeline.messages import MESSAGE_TYPES, ReceivedImage, dump, parse
+    from pipeline.terminal import printable
 
-KIND_BY_BYTE = list(KINDS.values())
+KIND_BY_BYTE = list(MESSAGE_TYPES.values())
 SAMPLE = Image.effect_mandelbrot((9, 7), (-2, -1, 1, 1), 9).convert("RGB")
 
 
@@ -33,7 +36,7 @@ def check_message(data: bytes) -> None:
     kind = KIND_BY_BYTE[data[0] % len(KIND_BY_BYTE)] if data else ReceivedImage
     try:
         message = parse(data[1:], kind)
-    except Unusable as reason:
+    except InvalidInput as reason:
         if not printable(str(reason)).isprintable():
             raise AssertionError(reason) from reason
     else:
@@ -44,12 +47,12 @@ def check_message(data: bytes) -> None:
 def check_image(data: bytes) -> None:
     """Any bytes are an image that can be compared and drawn, or unusable."""
     try:
-        image = comparison.decode(data)
-    except Unusable:
+        image = decode(data)
+    except InvalidInput:
         return
-    change = comparison.compare(SAMPLE, image)
+    change = compare(SAMPLE, image)
     if change:
-        comparison.decode(comparison.draw(change))
+        decode(draw(change))
 
 
 def seeds(target: str) -> dict[str, bytes]:
@@ -62,7 +65,7 @@ def seeds(target: str) -> dict[str, bytes]:
             "alert": b"\2{" + ids + b',"path":"a"}',
         }
     found = {}
-    for name in comparison.FORMATS:
+    for name in FORMATS:
         for mode in ("RGB", "L"):
             content = io.BytesIO()
             SAMPLE.convert(mode).save(content, name, exif=SAMPLE.getexif())
@@ -77,7 +80,7 @@ def main() -> None:
         sys.exit(f"usage: fuzz.py {'|'.join(checks)} [libFuzzer options]")
     target = sys.argv.pop(1)
     # Large images are only slow; that they are refused, the tests hold.
-    comparison.MAX_PIXELS = 10**6
+    decode_module.MAX_PIXELS = 10**6
     with tempfile.TemporaryDirectory() as corpus:
         for name, content in seeds(target).items():
             Path(corpus, name).write_bytes(content)

@@ -25,10 +25,11 @@ HERE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(HERE))
 
 import embedded_kafka  # noqa: E402 (found beside this directory)
-from pipeline.connection import Kafka, Stop  # noqa: E402
-from pipeline.messages import ALERTS, IMAGE_EVENTS, IMAGES, KINDS, parse  # noqa: E402
+from pipeline.messages import ALERTS, IMAGE_EVENTS, IMAGES, MESSAGE_TYPES, parse  # noqa: E402
 from pipeline.settings import Settings  # noqa: E402
-from pipeline.topics import Topics  # noqa: E402
+from pipeline.stop_signal import StopSignal  # noqa: E402
+from pipeline.stream.connection import Kafka  # noqa: E402
+from pipeline.stream.topic_reader import TopicReader  # noqa: E402
 
 STAGES = ("image_analysis", "image_event_alert")
 DIRECTORIES = ("image_original", "image_database", "image_event_database", "image_event_alerts")
@@ -117,17 +118,19 @@ class Soak:
 
 def count(server: str, data: Path) -> dict[str, Counter[int]]:
     """How often each topic has each number, once the stages have caught up."""
-    kafka = Kafka(Settings(server, {}, 60, data), Stop())
-    topics, closing = kafka.connect(lambda inner: Topics(kafka, inner))
+    kafka = Kafka(Settings(server, {}, 60, data), StopSignal())
+    topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
     numbers = {}
     with closing:
         for topic in (IMAGES, IMAGE_EVENTS, ALERTS):
             ends: dict[TopicPartition, int] = {}
-            while ends != topics.ends(topic):
-                ends = topics.ends(topic)
+            while ends != topics.end_offsets(topic):
+                ends = topics.end_offsets(topic)
                 time.sleep(20)
-            records = topics.read(topics.beginnings(topic), ends)
-            numbers[topic] = Counter(parse(one.value, KINDS[topic]).number for one in records)
+            records = topics.read(topics.beginning_offsets(topic), ends)
+            numbers[topic] = Counter(
+                parse(one.value, MESSAGE_TYPES[topic]).number for one in records
+            )
             print(f"{topic}: {numbers[topic].total()} messages, {len(numbers[topic])} numbers")
     return numbers
 

@@ -1,1 +1,0 @@
-"""What isn't a stage: the commands of `python -m pipeline`."""

@@ -1,0 +1,136 @@
+"""Decode the bytes of a picture file into pixels that can be compared."""
+
+import io
+import itertools
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pipeline.errors import InvalidInput
+from pipeline.retrying import retrying
+
+FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
+
+
+FITS = b"SIMPLE  ="  # how such a file begins
+
+
+MOST_PARTS = 100  # of a FITS file, to look for an image in
+
+
+MAX_PIXELS = 100_000_000  # about 0.4 GB decoded, and three times that while it is compared
+
+
+STRIP = 2**17  # pixels that are compared at a time
+
+
+CELL = 4  # rows and columns; two by two cells make a block
+
+
+MODES = {  # as Pillow decodes them: as we compare them
+    **{mode: mode for mode in ("L", "RGB", "RGBA", "CMYK", "I;16")},
+    "1": "L",
+    "LA": "RGBA",
+    "P": "RGBA",
+    "PA": "RGBA",
+    "YCbCr": "RGB",
+    "RGBX": "RGB",
+    "I;16B": "I;16",
+    "I;16L": "I;16",
+    "I;16N": "I;16",
+    "I": "I",
+    "F": "F",
+}
+
+
+DEEP = ("I;16", "I")
+
+
+@retrying
+def decode(content: bytes, path: str = "the file") -> Image.Image:
+    """The image in these bytes of a file, upright, in a mode of `MODES`. Raises `Unusable`."""
+    try:
+        upright = (_decode_fits if content.startswith(FITS) else _decode)(content, path)
+        if upright.mode == "F" and not any(
+            np.isfinite(np.asarray(upright.crop((0, top, upright.width, bottom)))).any()
+            for top, bottom in strips(*upright.size)
+        ):
+            raise InvalidInput(f"{path} has no pixel with a value")
+        return upright
+    except (InvalidInput, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise InvalidInput(f"{path} is no image of {', '.join(FORMATS)}, FITS") from error
+    except Exception as error:  # decoders raise whatever they stumble over
+        raise InvalidInput(f"{path} is a damaged image: {error}") from error
+
+
+def _decode(content: bytes, path: str) -> Image.Image:
+    image = Image.open(io.BytesIO(content), formats=FORMATS)
+    _check_size(*image.size, path)
+    if image.mode not in MODES:
+        raise InvalidInput(f"{path} has the mode {image.mode}, which can't be compared")
+    if image.mode not in DEEP and any(";16" in str(tile.args) for tile in image.tile):
+        # Pillow drops the lower half: a change there would go unseen.
+        raise InvalidInput(
+            f"{path} has 16-bit colour, which can't be compared exactly; 16-bit grey can"
+        )
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    upright = image if image.mode == MODES[image.mode] else image.convert(MODES[image.mode])
+    upright.info = {}  # of no more use, and each part of the image would get a copy
+    return upright
+
+
+def _decode_fits(content: bytes, path: str) -> Image.Image:
+    """The first image of two dimensions in a FITS file, whose first row is the lowest one."""
+    if not find_spec("astropy"):
+        raise InvalidInput(f"{path} needs astropy; pip install -r requirements-fits.txt")
+    # An optional requirement, which takes a while to import.
+    fits: Any = import_module("astropy.io.fits")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # What is compressed is a table to us: unpacking it is C that we'd have to trust.
+        options = {"memmap": False, "disable_image_compression": True}
+        with fits.open(io.BytesIO(content), **options) as parts:
+            for part in itertools.islice(parts, MOST_PARTS):
+                shape: tuple[int, ...] = part.shape if part.is_image else ()
+                *more, height, width = (1, 0, 0, *shape)[-max(2, len(shape)) :]
+                if width * height and set(more) <= {1}:
+                    _check_size(width, height, path)
+                    return _image_of(part.data.reshape(height, width)[::-1], path)
+    raise InvalidInput(f"{path} has no image of two dimensions")
+
+
+def _image_of(samples: NDArray[Any], path: str) -> Image.Image:
+    """Integers as they are, and other numbers as the nearest that 32 bits hold."""
+    small = {np.dtype(np.uint8): "L", np.dtype(np.uint16): "I;16"}
+    mode = "F" if samples.dtype.kind == "f" else small.get(samples.dtype, "I")
+    kind = {"F": np.float32, "I": np.int32}.get(mode, samples.dtype)
+    limits = np.iinfo(np.int32)
+    if mode == "I" and not limits.min <= samples.min() <= samples.max() <= limits.max:
+        raise InvalidInput(f"{path} has integers beyond 32 bits, which can't be compared exactly")
+    height, width = samples.shape
+    image = Image.new(mode, (width, height))
+    for top, bottom in strips(width, height):  # a copy of all would be large
+        with np.errstate(over="ignore"):  # what is beyond is no value
+            strip = samples[top:bottom].astype(kind)
+        image.paste(Image.fromarray(strip), (0, top))
+    return image
+
+
+def _check_size(width: int, height: int, path: str) -> None:
+    """Before anything is decoded."""
+    if width * height > MAX_PIXELS:
+        raise InvalidInput(f"{path} has {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
+
+
+def strips(width: int, height: int) -> list[tuple[int, int]]:
+    """An image's rows in parts that the processor's cache holds: the top and bottom of each."""
+    rows = min(max(1, STRIP // width // CELL), 16384) * CELL
+    return [(top, min(top + rows, height)) for top in range(0, height, rows)]

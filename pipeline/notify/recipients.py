@@ -1,0 +1,242 @@
+"""Recipients: who is told of which image events, and when. This is what `recipients.toml` says.
+
+    [night-shift]
+    url = "mailtos://${MAIL_USER}:${MAIL_PASSWORD}@mail.example.org?to=night@example.org"
+    sources = ["cam1"]
+    quiet_hours = "22:00-07:00"
+    time_zone = "Europe/Berlin"
+
+Nothing here reads a topic, sends anything or looks at the clock.
+"""
+
+import logging
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote, unquote
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta, Struct
+
+from pipeline.errors import InvalidInput
+from pipeline.messages import ImageEvent, Measure, Pixels, Share, Source
+from pipeline.messages import Recipient as Name
+from pipeline.terminal import printable
+
+if TYPE_CHECKING:
+    from apprise import NotifyBase
+
+HOUR = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+VARIABLE = r"\$\{([^}]*)\}"
+ANSWER_SECONDS = 20.0  # to wait for a server's answer: one that comes later was sent all the same
+
+Region = tuple[Pixels, Pixels, Pixels, Pixels]  # left, top, right, bottom
+Seconds = Annotated[float, Meta(ge=0, le=86400)]
+
+
+class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """Who is told, by which way, of what, and how often: a table of `recipients.toml`."""
+
+    url: str  # Apprise's, with ${NAME} for what is secret
+    sources: Annotated[list[Source], Meta(min_length=1)] | None = None
+    least_changed_share: Share = 0
+    least_rms: Measure = 0
+    inside: Region | None = None  # where the whole changed box is
+    outside: Region | None = None  # what the changed box doesn't touch
+    quiet_hours: str = ""
+    time_zone: str = "UTC"
+    cool_down: Seconds = 0  # after a message, until the next one
+    digest: Seconds = 0  # after an event, for others to come into its message
+    give_up_after: Seconds = 3600
+    attach: bool = True  # the pictures, where the channel takes them
+
+    def __post_init__(self) -> None:
+        for name, region in (("inside", self.inside), ("outside", self.outside)):
+            if region and not (region[0] < region[2] and region[1] < region[3]):
+                raise ValueError(
+                    f"{name} is {list(region)}; it goes left, top, right, bottom, with left less "
+                    "than right and top less than bottom"
+                )
+        try:
+            ZoneInfo(self.time_zone)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"time_zone {self.time_zone!r} is none; they are named as in Europe/Berlin"
+            ) from error
+        if self.quiet_hours:
+            hours = re.fullmatch(rf"({HOUR})-({HOUR})", self.quiet_hours, re.ASCII)
+            if not hours or hours[1] == hours[2]:
+                raise ValueError(
+                    f"quiet_hours {self.quiet_hours!r} is no time from and to, as in 22:00-07:00"
+                )
+        _ = self.channel
+
+    def rejection_reason(self, event: ImageEvent) -> str:
+        """Why the recipient doesn't want this event; empty if it does.
+
+        What an event of another program doesn't say can't be judged: the recipient is told.
+        """
+        share, box = event.changed_share, event.box
+        if self.sources is not None and event.source not in self.sources:
+            return f"source {event.source!r} is none of {self.sources}"
+        if share is not None and share < self.least_changed_share:
+            return f"{share:.3g} of the pixels changed, which is under {self.least_changed_share:g}"
+        if event.rms is not None and event.rms < self.least_rms:
+            return f"RMS {event.rms:.4g} is under {self.least_rms:g}"
+        if box and self.inside and not _is_inside(box, self.inside):
+            return f"the changed box {list(box)} is not inside {list(self.inside)}"
+        if box and self.outside and _touches(box, self.outside):
+            return f"the changed box {list(box)} is not outside {list(self.outside)}"
+        return ""
+
+    def due(self, since: datetime, last: datetime | None, now: datetime) -> datetime:
+        """When to tell of what waits `since` then, `now` or later, after a message at `last`."""
+        due = max(now, since + timedelta(seconds=self.digest))
+        if last:
+            due = max(due, last + timedelta(seconds=self.cool_down))
+        return self._quiet_until(due) or due
+
+    def collects(self, since: datetime) -> bool:
+        """Whether an event of this time is told together with others that wait, in one message."""
+        return bool(self.digest or self.cool_down or self._quiet_until(since))
+
+    def _quiet_until(self, at: datetime) -> datetime | None:
+        """When the quiet hours end that `at` is in; None if it isn't in any."""
+        if not self.quiet_hours:
+            return None
+        zone = ZoneInfo(self.time_zone)
+        start, end = map(time.fromisoformat, self.quiet_hours.split("-"))
+        local = at.astimezone(zone)
+        now = local.time()
+        if not (start <= now < end if start < end else now >= start or now < end):
+            return None
+        day = local.date() + timedelta(days=int(now >= end))
+        # An hour that comes twice, or never, in the night when the clock is changed: the later one.
+        ends = (datetime.combine(day, end.replace(fold=fold), zone) for fold in (0, 1))
+        return max(one.astimezone(UTC) for one in ends)
+
+    @cached_property
+    def address(self) -> str:
+        """The URL with the values of the environment in it. Raises `ValueError` if one is unset."""
+        for name in self._variables:
+            if not os.environ.get(name):
+                raise ValueError(f"url needs the environment variable {name}, which is not set")
+        if whole := re.fullmatch(VARIABLE, self.url):
+            return os.environ[whole[1]]
+        return re.sub(VARIABLE, lambda found: quote(os.environ[found[1]], safe=""), self.url)
+
+    @cached_property
+    def channel(self) -> "NotifyBase":
+        """The way to the recipient, as Apprise knows it. Raises `ValueError` if it isn't any."""
+        # It takes a while, and who has no recipients doesn't need it.
+        import apprise  # noqa: PLC0415
+
+        # Whatever it would keep of its own, it keeps in memory; it sends in the caller's thread.
+        asset = apprise.AppriseAsset(storage_mode="memory", async_mode=False, service_timeout=0)
+        capture: Any = apprise.LogCapture  # which has no types
+        with capture(level=logging.WARNING, fmt="%(message)s") as log:
+            channel = apprise.Apprise.instantiate(self.address, asset=asset)
+            said = log.getvalue()
+        if channel is None or said or not len(channel):
+            reason = self.redacted(said) or "it names nobody"
+            raise ValueError(f"url can't be used by Apprise: {reason}")
+        if len(channel) > 1 or getattr(channel, "cc", None) or getattr(channel, "bcc", None):
+            # Apprise says of all together whether they were reached.
+            raise ValueError(
+                "url names several receivers, of whom those that were reached would be told again "
+                "when another one can't be; make a table for each"
+            )
+        channel.optional = False  # a failure is to be one
+        if "rto=" not in self.address:
+            channel.socket_read_timeout = ANSWER_SECONDS
+        if "cto=" not in self.address:
+            channel.socket_connect_timeout = ANSWER_SECONDS
+        return channel
+
+    def redacted(self, text: str) -> str:
+        """The text in one line, without anything that the URL is made of."""
+        for variable in self._variables:
+            for value in (os.environ[variable], quote(os.environ[variable], safe="")):
+                text = re.sub(re.escape(value), "***", text, flags=re.IGNORECASE)
+        text = re.sub(r"\w+://\S*|[^\s\"'<>()]*@[^\s\"'<>()]*", "***", text)
+        scheme, _, rest = self.address.partition("://")
+        parts = re.split(r"[^\w%.~+-]+", rest or scheme)
+        for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
+            if len(part) > 2:
+                text = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "***", text, flags=re.IGNORECASE)
+        return printable(" ".join(text.split()))
+
+    @property
+    def _variables(self) -> list[str]:
+        return re.findall(VARIABLE, self.url)
+
+
+def read_recipients(path: Path) -> dict[str, Recipient]:
+    """The recipients that a file names. Raises `Unusable` with the line and the reason."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InvalidInput(f"{path} is no file")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise InvalidInput(f"{path} can't be read: {reason}") from error
+    try:
+        tables = tomllib.loads("\n".join(lines))
+    except ValueError as error:  # tomllib's own, and Python's of a number with too many digits
+        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
+        reason, line = (found[1], found[2]) if found else (str(error), len(lines))
+        raise InvalidInput(printable(f"{path}, line {line}: {reason}")) from error
+    except RecursionError as error:
+        raise InvalidInput(f"{path}: too many brackets in each other") from error
+    recipients = {}
+    for name, table in tables.items():
+        try:
+            recipients[name] = _recipient(name, table)
+        except ValueError as error:
+            line = _line_of(lines, name, str(error))
+            raise InvalidInput(printable(f"{path}, line {line}: {error}")) from error
+    return recipients
+
+
+def _recipient(name: str, table: Any) -> Recipient:
+    """The recipient that a table describes. Raises `ValueError`."""
+    try:
+        msgspec.convert(name, Name)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{name!r} is no name: 1 to 64 of A-Z a-z 0-9 _ -") from error
+    try:
+        return msgspec.convert(table, Recipient)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$")
+        raise ValueError(f"{reason} - at `$.{name}{where or '`'}") from error
+
+
+def _line_of(lines: Sequence[str], name: str, reason: str) -> int:
+    """The first line up to which the file is TOML and already wrong for this reason."""
+    for number in range(1, len(lines)):
+        try:
+            tables = tomllib.loads("\n".join(lines[:number]))
+            if name in tables:
+                _recipient(name, tables[name])
+        except tomllib.TOMLDecodeError:
+            continue
+        except ValueError as error:
+            if str(error) == reason:
+                return number
+    return len(lines)
+
+
+def _is_inside(box: Region, region: Region) -> bool:
+    left, top, right, bottom = region
+    return left <= box[0] and top <= box[1] and box[2] <= right and box[3] <= bottom
+
+
+def _touches(box: Region, region: Region) -> bool:
+    left, top, right, bottom = region
+    return box[0] < right and left < box[2] and box[1] < bottom and top < box[3]

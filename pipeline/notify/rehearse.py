@@ -1,0 +1,54 @@
+"""Say who would be told of which image events, and tell nobody."""
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from kafka.errors import KafkaError
+
+from pipeline.errors import InvalidInput
+from pipeline.messages import IMAGE_EVENTS, ImageEvent, Notification, moment, parse
+from pipeline.notify.notifier import title
+from pipeline.notify.recipients import Recipient
+from pipeline.stream.connection import Kafka
+from pipeline.stream.topic_reader import TopicReader
+from pipeline.terminal import one_line, printable, say
+
+
+def rehearse(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
+    """Say who would be told what and when, and who not and why, of all events; send nothing."""
+    if not recipients:
+        say("nobody: there are no recipients; write a recipients.toml, or name it by --recipients")
+        return
+    topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
+    with closing:
+        try:
+            records = list(
+                topics.read(
+                    topics.beginning_offsets(IMAGE_EVENTS), topics.end_offsets(IMAGE_EVENTS)
+                )
+            )
+        except KafkaError as error:
+            sys.exit(f"Kafka: {one_line(error)}; try again")
+    last: dict[str, datetime] = {}  # when the message before this one would go out
+    for record in sorted(records, key=lambda one: one.timestamp):
+        try:
+            event = parse(record.value, ImageEvent)
+        except InvalidInput as reason:
+            say(f"{record.topic}[{record.partition}] {record.offset}: {printable(str(reason))}")
+            continue
+        came = moment(record.timestamp / 1000)
+        for name, recipient in recipients.items():
+            if reason_not := recipient.rejection_reason(event):
+                say(f"{event.event_id}  not {name}: {reason_not}")
+                continue
+            if name not in last or last[name] < came:
+                last[name] = recipient.due(came, last.get(name), came)
+            when = "at once"
+            if last[name] > came:
+                when = (
+                    f"with what else comes until {last[name].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+                )
+            to_tell = Notification(recipient=name, event=event, alert_path=event.path)
+            say(f"{event.event_id}  would tell {name} {when}: {title([to_tell])}")
+    say(f"{len(records)} events, {len(recipients)} recipients; nobody was told")

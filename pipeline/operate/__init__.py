@@ -1,0 +1,1 @@
+"""What is not a stage: the commands of `python -m pipeline`."""

@@ -1,0 +1,28 @@
+"""Clean: empty the mock databases where they are in an object store."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.settings import Parser
+from pipeline.stop_signal import StopSignal
+from pipeline.store.database import Database
+from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
+from pipeline.terminal import say
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Delete images, image events and alerts; the original and the topics stay."""
+    parser = Parser("Empty the three mock databases.", "python -m pipeline clean")
+    settings = parser.settings(parser.parse_args(arguments))
+    if isinstance(settings.data, Path):
+        parser.error(f"{settings.data} is a directory; ./clean_image_dirs.sh empties those in it")
+    stop = StopSignal(status=1)
+    for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
+        database = Database(settings.data, name)
+        names = [one for one in database.names() if one != ".gitkeep"]
+        for one in names:
+            if stop:
+                sys.exit(f"stopped; {database.where} is not empty")
+            database.remove(f"{name}/{one}")
+        say(f"{database.where}: {len(names)} deleted")

@@ -1,0 +1,130 @@
+"""Dead letters: list what was set aside, look at one, send some back after a fix."""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from kafka.errors import KafkaError
+
+from pipeline.messages import DEAD_LETTERS
+from pipeline.settings import Parser
+from pipeline.stop_signal import StopSignal
+from pipeline.stream.connection import Kafka
+from pipeline.stream.dead_letters import SENT_BACK, TAKEN, Letter
+from pipeline.stream.topic_reader import TopicReader
+from pipeline.stream.transactions import transact, transactional_producer
+from pipeline.terminal import one_line, printable, say
+
+
+def main(arguments: Sequence[str]) -> None:
+    """List, show or send dead letters."""
+    parser = Parser(
+        "List what was set aside, look at one, or send some back to the topic that they came from "
+        "once what was wrong is mended.",
+        "python -m pipeline dead-letters",
+    )
+    actions = ("list", "show", "send")
+    parser.add_argument("action", nargs="?", choices=actions, default="list", help="default: list")
+    parser.add_argument("ids", nargs="*", metavar="ID", help="as listed: PARTITION:OFFSET")
+    parser.add_argument("--all", action="store_true", help="send all that weren't sent back yet")
+    options = parser.parse_args(arguments)
+    for name in options.ids:
+        if not re.fullmatch(r"[0-9]{1,9}:[0-9]{1,18}", name):
+            parser.error(f"{name!r} is no dead letter's id; the list has them, as in 0:12")
+    if options.action == "list" and (options.ids or options.all):
+        parser.error("list takes no ids")
+    if options.action != "list" and bool(options.ids) == options.all:
+        parser.error(f"{options.action} which? give ids{', or --all' * (options.action == 'send')}")
+    if options.action == "show" and options.all:
+        parser.error("show takes ids")
+    kafka = Kafka(parser.settings(options), StopSignal(status=1))
+    try:
+        if options.action == "send":
+            send(kafka, options.ids)
+        else:
+            topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
+            with closing:
+                letters = read(topics)
+                if options.action == "show":
+                    for letter in chosen(letters, options.ids):
+                        show(letter)
+                else:
+                    list_all(letters, sent_back(topics, letters))
+    except KafkaError as error:
+        sys.exit(f"Kafka: {one_line(error)}; try again")
+
+
+def read(topics: TopicReader) -> dict[str, Letter]:
+    """All dead letters by their ids, oldest first."""
+    records = topics.read(topics.beginning_offsets(DEAD_LETTERS), topics.end_offsets(DEAD_LETTERS))
+    letters = map(Letter, sorted(records, key=lambda record: record.timestamp))
+    return {letter.id: letter for letter in letters}
+
+
+def sent_back(topics: TopicReader, letters: Mapping[str, Letter]) -> set[str]:
+    """The ids of those that were sent back."""
+    if not letters:
+        return set()
+    since = min(letter.record.timestamp for letter in letters.values()) / 1000
+    return {
+        (value or b"").decode(errors="replace")
+        for topic in TAKEN
+        for record in topics.read(topics.since(topic, since), topics.end_offsets(topic))
+        for name, value in record.headers
+        if name == SENT_BACK
+    }
+
+
+def chosen(letters: Mapping[str, Letter], ids: Sequence[str]) -> list[Letter]:
+    """The letters of these ids; ends the program if there is one that isn't there."""
+    for name in ids:
+        if name not in letters:
+            sys.exit(f"there is no dead letter {name}; the list has those that there are")
+    return [letters[name] for name in dict.fromkeys(ids)]
+
+
+def list_all(letters: Mapping[str, Letter], gone: set[str]) -> None:
+    """One line each."""
+    for letter in letters.values():
+        say(f"{letter}{'  (sent back)' if letter.id in gone else ''}")
+    say(f"{len(letters)} dead letters, {len(gone & {*letters})} of them sent back")
+
+
+def show(letter: Letter) -> None:
+    """All that there is of one."""
+    say(str(letter))
+    for name, value in letter.record.headers:
+        say(f"  {printable(name)}: {printable((value or b'').decode(errors='backslashreplace'))}")
+    value = letter.record.value
+    shown = "(none)" if value is None else value.decode(errors="backslashreplace")
+    say(f"  value, {len(value or b'')} bytes: {printable(shown)}")
+
+
+def send(kafka: Kafka, ids: Sequence[str]) -> None:
+    """Send these, or all, back to where they came from, in one transaction."""
+
+    def make(closing: ExitStack) -> tuple[Any, TopicReader]:
+        # The producer first: from here on nobody else can send what we find is not sent yet.
+        return transactional_producer(kafka, "dead-letters", closing), TopicReader(kafka, closing)
+
+    (producer, topics), closing = kafka.connect(make)
+    with closing:
+        letters = read(topics)
+        gone = sent_back(topics, letters)
+        wanted = chosen(letters, ids) or [
+            one for one in letters.values() if one.is_ours and one.id not in gone
+        ]
+        for letter in wanted:
+            if letter.is_file:
+                sys.exit(f"{letter.id} is a file: give the file to image_receiving.py again")
+            if not letter.is_ours:
+                sys.exit(f"{letter.id} is not from our stages: nothing says where it belongs")
+            if letter.id in gone:
+                sys.exit(f"{letter.id} was sent back already; what failed again has a new id")
+        if wanted:
+            transact(producer, [letter.outgoing() for letter in wanted])
+        for letter in wanted:
+            say(f"{letter.id}  sent back to {letter.about['topic']}")
+        say(f"{len(wanted)} sent back")

@@ -1,0 +1,66 @@
+"""Lag: what waits for each stage, for how long already, and how many copies work on it."""
+
+import sys
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+from kafka.errors import KafkaError
+
+from pipeline.settings import Parser
+from pipeline.stop_signal import StopSignal
+from pipeline.stream.connection import Kafka
+from pipeline.stream.expired import deleted_unread
+from pipeline.stream.topic_reader import CONSUMER_GROUPS, TopicReader, committed_offsets
+from pipeline.terminal import one_line, say
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print a line for each stage."""
+    parser = Parser("Show what waits for each stage.", "python -m pipeline lag")
+    kafka = Kafka(parser.settings(parser.parse_args(arguments)), StopSignal(status=1))
+    topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
+    with closing:
+        try:
+            say(f"{'stage':19} {'copies':>6} {'waiting':>9}  oldest")
+            for topic, group in CONSUMER_GROUPS.items():
+                waiting, since = waiting_in(topics, topic, kafka, group)
+                oldest = f"{max(0, time.time() - since):.1f} s" if waiting else "-"
+                say(f"{group:19} {copies(kafka, group):6} {waiting:9}  {oldest}")
+            for topic, group in CONSUMER_GROUPS.items():
+                for line in deleted_from(topics, topic, kafka, group):
+                    say(line)
+        except KafkaError as error:
+            sys.exit(f"Kafka: {one_line(error)}; try again")
+
+
+def waiting_in(topics: TopicReader, topic: str, kafka: Kafka, group: str) -> tuple[int, float]:
+    """How many messages the group has still to take, and when the oldest of them was sent.
+
+    Counted by offsets, of which each transaction takes one, too: so it is at most as many.
+    """
+    ends = topics.end_offsets(topic)
+    start = topics.beginning_offsets(topic) | committed_offsets(kafka, group)
+    waiting, since = 0, time.time()
+    for partition, end in ends.items():
+        only = {partition: start[partition]}
+        for first in islice(topics.read(only, ends), 1):
+            waiting += end - first.offset
+            since = min(since, first.timestamp / 1000)
+    return waiting, since
+
+
+def deleted_from(topics: TopicReader, topic: str, kafka: Kafka, group: str) -> list[str]:
+    """What Kafka deleted before the group took it, which therefore doesn't wait any more."""
+    offsets = committed_offsets(kafka, group)
+    lines = (
+        deleted_unread(partition, offsets.get(partition), beginning, group)
+        for partition, beginning in sorted(topics.beginning_offsets(topic).items())
+    )
+    return [line for line in lines if line]
+
+
+def copies(kafka: Kafka, group: str) -> int:
+    """How many members Kafka counts in the group."""
+    with kafka.admin() as admin:
+        return len(admin.describe_groups([group])[group]["members"])

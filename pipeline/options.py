@@ -1,0 +1,103 @@
+"""The command-line options of the three programs."""
+
+import argparse
+import os
+from argparse import Namespace
+from pathlib import Path
+
+from pipeline.comparison.decode import decode
+from pipeline.comparison.measure import mask_of
+from pipeline.comparison.rule import Rule
+from pipeline.errors import InvalidInput
+from pipeline.messages import SOURCE
+from pipeline.notify.recipients import Recipient, read_recipients
+from pipeline.pictures.files import files_of, read_picture
+from pipeline.settings import REPOSITORY, Parser, Settings, matching
+from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
+
+
+def receiving_options(arguments: list[str] | None = None) -> tuple[Namespace, Settings]:
+    """The options and settings; ends the program with 2 if one makes no sense."""
+    parser = Parser("Receive images, from files or made from the original: store, publish them.")
+    count = matching("0*[1-9][0-9]{0,8}", "a whole number from 1 to 999999999")
+    source = matching(f"({SOURCE})?", "1 to 64 of a-z, 0-9 and _")
+    about = "images of each source; default: 11, or all that the files have"
+    parser.add_argument("--count", metavar="N", type=count, help=about)
+    sources = matching("[1-9][0-9]{0,2}", "a whole number from 1 to 999")
+    seconds = matching(r"[0-9]{1,5}(\.[0-9]+)?", "a number of seconds, from 0 to 99999")
+    about = "default: one without a name; may be given several times"
+    parser.add_argument("--source", metavar="NAME", type=source, action="append", help=about)
+    about = "as --source cam1 --source cam2 ... up to this number"
+    parser.add_argument("--sources", metavar="N", type=sources, help=about)
+    about = "between two images of a source; default: 0, as fast as it goes"
+    parser.add_argument("--interval", metavar="SECONDS", type=seconds, default="0", help=about)
+    about = "files, and directories of them, in the order of their names: JPEG, PNG, TIFF, FITS"
+    parser.add_argument(
+        "--from", metavar="PATH", dest="paths", nargs="+", action="extend", default=[], help=about
+    )
+    about = "take what comes to this directory, too, until Ctrl-C; remembers what it has taken"
+    parser.add_argument("--watch", action="store_true", help=about)
+    options = parser.parse_args(arguments)
+    if options.source and options.sources:
+        parser.error("--source and --sources: give one of the two")
+    numbered = [f"cam{number}" for number in range(1, int(options.sources or 0) + 1)]
+    options.sources = numbered or list(dict.fromkeys(options.source or [""]))
+    options.count = int(options.count or (10**9 if options.paths else 11))
+    options.interval = float(options.interval)
+    options.files, options.left_alone = [], []
+    if options.watch and [Path(path).is_dir() for path in options.paths] != [True]:
+        parser.error("--watch: give one directory with --from")
+    if options.paths and len(options.sources) > 1:
+        parser.error("--from: one source at a time")
+    if options.paths and not options.watch:
+        try:
+            options.files, options.left_alone = files_of(options.paths)
+        except InvalidInput as reason:
+            parser.error(f"--from: {reason}")
+    settings = parser.settings(options)
+    if options.watch and isinstance(settings.data, Path):
+        for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
+            ours = settings.data / name
+            if ours.exists() and ours.samefile(*options.paths):
+                parser.error(f"--watch: {options.paths[0]!r} is the pipeline's own; watch another")
+    return options, settings
+
+
+def add_rule(parser: Parser) -> None:
+    """The options that say what makes an image an event."""
+    number = matching(r"[0-9]{1,10}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", "a number, as in 10")
+    about = "the least block difference that is an event, in the image's own units; 0: any; "
+    parser.add_setting("--threshold", "N", "0", number, about)
+    about = "an image that isn't black where changes are to be ignored; "
+    parser.add_setting("--mask", "FILE", None, about=about)
+
+
+def read_rule(parser: Parser, options: Namespace) -> Rule:
+    """The rule that the options say; ends the program with 2 if the mask can't be used."""
+    threshold = float(options.threshold)
+    if not options.mask:
+        return Rule(threshold)
+    try:
+        content = read_picture(options.mask).content
+        return Rule(threshold, mask_of(decode(content)), digest(content))
+    except InvalidInput as reason:
+        parser.error(f"--mask or PIPELINE_MASK: {reason}")
+
+
+def add_recipients(parser: Parser) -> None:
+    """The option that says who else is told."""
+    about = "who else is told; not given, recipients.toml beside the data, if there is one; "
+    parser.add_setting("--recipients", "FILE", None, about=about)
+
+
+def recipients_of(
+    parser: argparse.ArgumentParser, named: str | None, data: Path | str
+) -> dict[str, Recipient]:
+    """Those of the file, none if it isn't named and isn't there; ends with 2 on a bad one."""
+    path = (data if isinstance(data, Path) else REPOSITORY) / "recipients.toml"
+    if not named and not os.path.lexists(path):
+        return {}
+    try:
+        return read_recipients(Path(named) if named else path)
+    except InvalidInput as reason:
+        parser.exit(2, f"{parser.prog}: {reason}\n")

@@ -1,0 +1,43 @@
+"""Ctrl-C, SIGTERM and the closing of the terminal ask a program to end."""
+
+import os
+import signal
+import time
+from types import FrameType
+
+from pipeline.terminal import say
+
+
+class StopSignal:
+    """True once Ctrl-C, SIGTERM or the closing of the terminal has asked the program to end."""
+
+    def __init__(self, status: int = 0, seconds: int = 4) -> None:
+        """A program that was stopped ends with `status`, after `seconds` at the latest."""
+        self.status = status
+        self._seconds = seconds
+        self._asked = False
+        signal.signal(signal.SIGALRM, self._end)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._ask)
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass, or less when asked to end."""
+        end = time.monotonic() + seconds
+        while not self and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.05))
+
+    def ask(self) -> None:
+        """Ask the program to end, as a signal does, but without a limit of time."""
+        self._asked = True
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        # kafka-python waits without limit for a Kafka that is away.
+        signal.alarm(self._seconds)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        say("stopped in the middle: what was in hand will be done at the next start")
+        os._exit(self.status)

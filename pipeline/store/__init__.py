@@ -1,0 +1,1 @@
+"""The mock databases: files that appear whole or not at all."""

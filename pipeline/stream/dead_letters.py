@@ -1,0 +1,103 @@
+"""Dead letters: what could not be used, byte for byte, with the reason in headers."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from kafka.consumer.fetcher import ConsumerRecord
+
+from pipeline.errors import InvalidInput
+from pipeline.messages import DEAD_LETTERS, IMAGE_EVENTS, IMAGES, NOTIFICATIONS, moment
+from pipeline.terminal import printable
+
+SENT_BACK = "dead-letter"  # header of a record that was sent back: which dead letter it was
+TAKEN = (IMAGES, IMAGE_EVENTS, NOTIFICATIONS)  # the topics that stages take
+LARGEST = 2**21 - 2**16  # bytes of a record that the dead letters have room for
+
+
+ABOUT = "__connect.errors."  # Kafka Connect's names for a dead letter's headers
+
+
+def dead_letter(
+    record: ConsumerRecord, stage: str, reason: InvalidInput
+) -> tuple[dict[str, Any], str]:
+    """The record as a dead letter of the stage, and why, so that it can be printed."""
+    # kafka-python reads nulls that it can't write: in a header, and both in key and value.
+    came = [(name, value or b"") for name, value in record.headers]
+    key, value = record.key, record.value
+    if value is None and key is None:
+        value = b""
+    parts = [key, key, value, *(part for name, content in came for part in (name, content))]
+    size = sum(map(len, filter(None, parts)))  # the key goes among the headers as well
+    if size > LARGEST:
+        reason = InvalidInput(f"it takes {size} bytes, too many to keep, and is left where it is")
+        came, key, value = [], None, b""
+    why = printable(str(reason))  # which may quote the message
+    about = {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "stage": stage,
+        "exception.class.name": type(reason).__name__,
+        "exception.message": why,
+        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    headers = [(f"{ABOUT}{name}", str(value).encode()) for name, value in about.items()]
+    if key is not None:
+        headers.append((f"{ABOUT}key", key))
+    return {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": came + headers}, why
+
+
+class Letter:
+    """A dead letter, and what its headers say."""
+
+    def __init__(self, record: ConsumerRecord) -> None:
+        self.record = record
+        self.id = f"{record.partition}:{record.offset}"
+        self.about = {  # ours are the last ones
+            name.removeprefix(ABOUT): printable((value or b"").decode(errors="backslashreplace"))
+            for name, value in record.headers
+            if name.startswith(ABOUT)
+        }
+
+    def __str__(self) -> str:
+        sent = moment(self.record.timestamp / 1000)
+        when = self.about.get("time", f"{sent:%Y-%m-%dT%H:%M:%SZ}")
+        if self.is_file:
+            path = printable((self.record.value or b"").decode(errors="backslashreplace"))
+            return f"{self.id}  {when}  {self.about['stage']}  file {path}  {self.reason}"
+        if not self.is_ours:
+            return f"{self.id}  {when}  not from our stages"
+        where = "{topic}[{partition}] {offset}".format(**self.about)
+        key = f"key {self.about.get('key', '(none)')!r}"
+        return f"{self.id}  {when}  {self.about['stage']}  {where}  {key}  {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """Why it was set aside."""
+        return self.about.get("exception.message", "")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a stage of ours has sent it, from a topic that it takes."""
+        return self.about.get("topic") in TAKEN and {"partition", "offset", "stage"} <= {
+            *self.about
+        }
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file's path that receiving could not use, and never was a message."""
+        return self.about.get("stage") == "image_receiving" and "topic" not in self.about
+
+    def outgoing(self) -> dict[str, Any]:
+        """The record that it was, as kafka-python sends it."""
+        headers = [
+            (name, value)
+            for name, value in self.record.headers
+            if not name.startswith(ABOUT) and name != SENT_BACK
+        ]
+        return {
+            "topic": self.about["topic"],
+            "key": self.record.key,
+            "value": self.record.value,
+            "headers": [*headers, (SENT_BACK, self.id.encode())],
+        }

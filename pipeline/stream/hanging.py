@@ -1,0 +1,280 @@
+"""Transactions that Kafka has acknowledged and not ended: found, said, and ended after all.
+
+Kafka ends a transaction in two steps. Its coordinator writes down the end (PrepareCommit), and
+acknowledges it; then a marker goes to each partition of the transaction, and the coordinator writes
+that all is done (CompleteCommit). Kafka 4.3.1 and 4.4.0 that are killed between the two write
+CompleteCommit at their next start, without the markers (KAFKA-20734). A partition without its
+marker hangs: readers of committed messages see nothing beyond the transaction's first record, and a
+group whose offsets were in the transaction can't be asked for them, for ever.
+
+The next transaction of the same transactional id that has the partition ends both, in its own way:
+if it commits, the hanging records become true, and if it aborts, they are lost. So an empty
+transaction over the partitions that hang mends them, in the right way as long as Kafka still knows
+how the hanging transaction ended. It forgets that when a producer asks for the id anew
+(InitProducerId, kafka-python's `init_transactions`), which is why a program must look before. What
+can't be seen is one that hangs behind a later transaction which is still open: what is aborted with
+it is sent by the audit.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.admin import TransactionDescription, TransactionState
+from kafka.errors import (
+    AuthorizationError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaTimeoutError,
+    TransactionalIdNotFoundError,
+    UnsupportedVersionError,
+)
+
+from pipeline.stream.connection import Kafka
+from pipeline.stream.create_topics import TOPICS
+
+OFFSETS = "__consumer_offsets"
+# Our programs' transactional ids; the copies of a stage share a group of the stage's name.
+STAGE = r"(?P<stage>image_analysis|image_event_alert)-(?!recipients-).+"
+RECEIVER = r"(?P<receiver>image_receiving(-.+)?)"
+OURS = re.compile(f"{STAGE}|{RECEIVER}|image_event_alert-recipients-.+|audit|dead-letters")
+ENDS = {
+    TransactionState.COMPLETE_COMMIT: "commit",
+    TransactionState.COMPLETE_ABORT: "abort",
+    TransactionState.EMPTY: "unknown",
+}
+ENDING = (
+    TransactionState.PREPARE_COMMIT,
+    TransactionState.PREPARE_ABORT,
+    TransactionState.PREPARE_EPOCH_FENCE,
+)
+PATIENCE = 10  # seconds; writing the markers takes milliseconds, loading the coordinator a second
+PAUSE = 0.02  # seconds between two questions
+SECOND_LOOK = 3  # seconds after the first one, before a transaction is said to hang
+
+
+class _Open(NamedTuple):
+    """A transaction that a partition has begun and not ended."""
+
+    partition: TopicPartition
+    producer_id: int
+    epoch: int  # of the producer
+    start: int  # offset of its first record
+
+
+@dataclass(frozen=True)
+class Hanging:
+    """The last transaction of a transactional id: over, and not ended in some partitions."""
+
+    transactional_id: str
+    producer_id: int  # which Kafka has given to it
+    end: str  # commit, abort or unknown
+    partitions: tuple[TopicPartition, ...]
+    group: str  # whose offsets were in it; empty if it has none
+
+
+def group_of(transactional_id: str) -> str:
+    """The group whose offsets a program of ours commits under this id; empty if there is none."""
+    found = OURS.fullmatch(transactional_id)
+    return (found["stage"] or found["receiver"] or "") if found else ""
+
+
+def hanging(
+    admin: KafkaAdminClient, transactional_id: str, partitions: Iterable[TopicPartition], group: str
+) -> Hanging | None:
+    """The last transaction of this id if it is over and hangs in some of the partitions.
+
+    The partitions of `__consumer_offsets` are looked at as well, if there is a group. What we have
+    no right to ask about is left out; a Kafka before 3.0 can't be asked at all. While Kafka still
+    ends a transaction, this waits. Raises `KafkaError`.
+
+    There is no wrong alarm: Kafka begins a transaction before its first record is written, and says
+    that it is over after its last marker is. So a transaction that is open in a partition, then
+    over, and then still open there from the same offset on, has lost its marker.
+    """
+    first = _described(admin, transactional_id)
+    if not first:
+        return None
+    asked = [*partitions, *(_partitions(admin, [OFFSETS]) if group else ())]
+    suspects = {one for one in _open(admin, asked) if one.producer_id == first.producer_id}
+    if not suspects:
+        return None
+    time.sleep(SECOND_LOOK)
+    second = _described(admin, transactional_id)
+    found = suspects & _open(admin, {one.partition for one in suspects})
+    if not second or not found:
+        return None
+    # Under another epoch it was not the last one of the id, whose end is the one that Kafka knows.
+    is_last = all(one.epoch == second.producer_epoch for one in found)
+    return Hanging(
+        transactional_id,
+        second.producer_id,
+        ENDS[second.state] if is_last else "unknown",
+        tuple(sorted({one.partition for one in found})),
+        group,
+    )
+
+
+def all_hanging(admin: KafkaAdminClient) -> list[Hanging]:
+    """All that hang of our programs' transactional ids, of those that we may ask about."""
+    try:
+        listed = [one for some in admin.list_transactions().values() for one in some]
+    except UnsupportedVersionError:
+        return []
+    partitions = _partitions(admin, TOPICS)
+    # Of the many ids that there may be, those of other hosts too, hardly any has begun something.
+    begun = {one.producer_id for one in _open(admin, [*partitions, *_partitions(admin, [OFFSETS])])}
+    ids = sorted(one.transactional_id for one in listed if one.producer_id in begun)
+    ours = filter(OURS.fullmatch, ids)
+    found = [hanging(admin, one, partitions, group_of(one)) for one in ours]
+    return [one for one in found if one]
+
+
+def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 0) -> None:
+    """End the program with a line that says so if its last transaction hangs.
+
+    It must be asked before `init_transactions`, which makes Kafka forget how the transaction ended.
+    Ending is right: the program could do nothing, or, if its next transaction doesn't come to pass,
+    lose what was acknowledged. Raises `KafkaError`.
+    """
+    with kafka.admin() as admin:
+        _wait_for_leaders(admin, leader_seconds)
+        partitions = _partitions(admin, TOPICS)
+        found = hanging(admin, transactional_id, partitions, group_of(transactional_id))
+    if found:
+        sys.exit(
+            f"{said(found)}; run python -m pipeline audit --repair, then start this program again, "
+            "and use another Kafka, such as 4.2"
+        )
+
+
+def _wait_for_leaders(admin: KafkaAdminClient, seconds: float) -> None:
+    """Wait until each partition has a leader, who can be asked; not for ever, a broker may be dead.
+
+    In a Kafka that has just started they have none for a moment, and nothing would seem to hang.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        topics = admin.describe_topics([*TOPICS, OFFSETS])
+        if all(one["leader_id"] >= 0 for topic in topics for one in topic["partitions"]):
+            break
+        time.sleep(PAUSE)
+
+
+def said(found: Hanging) -> str:
+    """What has happened, in one line for the user."""
+    first, *more = (f"{one.topic}[{one.partition}]" for one in found.partitions)
+    where = f"{first} and {len(more)} more" if more else first
+    return (
+        f"Kafka acknowledged a transaction of {found.transactional_id} and then lost its end in "
+        f"{where}, as Kafka 4.3 and 4.4 do when they are killed (KAFKA-20734); whoever reads there "
+        "waits for ever"
+    )
+
+
+def mend(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> str:
+    """End a hanging transaction after all; returns how, for people. Raises `KafkaError`.
+
+    The producer is a new one of the same transactional id. What Kafka knows to be committed is
+    committed. Everything else is aborted, whether it is known to be aborted or not known at all.
+    In doubt that is right for our programs, since what is lost by it comes again, while a message
+    that is there twice can't be taken back:
+
+    - If the group's offsets hang too, they are aborted with the messages, and the stage takes its
+      input again. What it has published already it knows by the header `cause`, and leaves out.
+      In the same way `image_receiving.py` sends again what is in its outbox.
+    - If the group's offsets don't hang, the input is done with, and either the messages were
+      published by a later try, or they are lost. The audit sees which it is, and sends the images,
+      image events and alerts that are missing.
+
+    What nobody makes again, in doubt and only if the offsets don't hang, are lines of why an image
+    is no event, whom to tell of an event, and dead letters, which the audit then misses.
+    """
+    transactions = producer._transaction_manager
+    # An empty transaction, of which kafka-python knows only through what it does for a full one.
+    transactions.begin_transaction()
+    topics = [one for one in found.partitions if one.topic != OFFSETS]
+    steps = []
+    if topics:
+        with transactions._lock:
+            transactions._new_partitions_in_transaction.update(topics)
+            adding = transactions._add_partitions_to_transaction_handler()
+            transactions._enqueue_request(adding)
+        steps.append(adding.result)
+    if found.group:  # also where we may not look whether its offsets hang; it does no harm
+        steps.append(transactions.send_offsets_to_transaction({}, found.group))
+    _wait_for(producer, steps)
+    is_commit = found.end == "commit"
+    _wait_for(producer, [transactions.begin_commit() if is_commit else transactions.begin_abort()])
+    # Kafka answers before it writes the markers.
+    end = time.monotonic() + PATIENCE
+    while any(one.producer_id == found.producer_id for one in _open(admin, found.partitions)):
+        if time.monotonic() > end:
+            raise KafkaTimeoutError(f"a transaction of {found.transactional_id} still hangs")
+        time.sleep(PAUSE)
+    return "committed" if is_commit else "aborted"
+
+
+def _wait_for(producer: KafkaProducer, steps: Iterable[Any]) -> None:
+    producer._sender.wakeup()
+    for step in steps:
+        if not step.wait(PATIENCE * 1000):
+            raise KafkaTimeoutError(f"no answer in {PATIENCE} s")
+
+
+def _described(admin: KafkaAdminClient, transactional_id: str) -> TransactionDescription | None:
+    """What Kafka says of the id's last transaction, if that is over and we may ask."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        is_late = time.monotonic() > end
+        try:
+            found = admin.describe_transactions([transactional_id])[transactional_id]
+        except (TransactionalIdNotFoundError, AuthorizationError, UnsupportedVersionError):
+            return None
+        except (CoordinatorLoadInProgressError, CoordinatorNotAvailableError):
+            # It has just been started, or has made its topic of transactions.
+            if is_late:
+                raise
+        else:
+            if found.state in ENDS:
+                return found
+            if found.state not in ENDING:
+                return None
+            if is_late:
+                raise KafkaTimeoutError(f"Kafka still ends a transaction of {transactional_id}")
+        time.sleep(PAUSE)
+
+
+def _open(admin: KafkaAdminClient, partitions: Iterable[TopicPartition]) -> set[_Open]:
+    """The transactions that are open in these partitions, but for topics that we may not read."""
+    found = set()
+    for _, some in groupby(sorted(set(partitions)), key=lambda one: one.topic):
+        with suppress(AuthorizationError):
+            for partition, state in admin.describe_producers(list(some)).items():
+                found |= {
+                    _Open(
+                        partition,
+                        one.producer_id,
+                        one.producer_epoch,
+                        one.current_transaction_start_offset,
+                    )
+                    for one in state.active_producers
+                    if one.current_transaction_start_offset >= 0
+                }
+    return found
+
+
+def _partitions(admin: KafkaAdminClient, topics: Iterable[str]) -> list[TopicPartition]:
+    """The partitions of these topics that we may see and that have a leader, who can be asked."""
+    return [
+        TopicPartition(topic["name"], partition["partition_index"])
+        for topic in admin.describe_topics(list(topics))
+        for partition in topic["partitions"]
+        if partition["leader_id"] >= 0
+    ]

@@ -1,0 +1,143 @@
+"""What the topics hold, read beside the stages' groups as readers of committed messages see it."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import CorruptRecordError, KafkaTimeoutError, LeaderNotAvailableError
+
+from pipeline.messages import IMAGE_EVENTS, IMAGES
+from pipeline.stream.connection import Kafka
+
+RecordPosition = tuple[str, int, int]  # topic, partition, offset
+
+# Which program takes which topic; its group has its name.
+CONSUMER_GROUPS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
+PATIENCE = 60  # seconds without a record; Kafka ends a dead program's transaction in 21 at most
+
+
+class TopicReader:
+    """A reader of any topic, from any offset. Whatever it does may raise `KafkaError`."""
+
+    def __init__(self, kafka: Kafka, closing: ExitStack) -> None:
+        committed = {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}
+        self._reader = KafkaConsumer(
+            **kafka.options,
+            **committed,
+            enable_auto_commit=False,
+            # At a partition's end the next partition's records would wait so long, 500 by default.
+            fetch_max_wait_ms=20,
+        )
+        closing.callback(self._reader.close, autocommit=False, timeout_ms=1000)
+        # Another one for the ends: the reader's would leave out what is just being committed.
+        self._ends = KafkaConsumer(**kafka.options, enable_auto_commit=False)
+        closing.callback(self._ends.close, autocommit=False, timeout_ms=1000)
+
+    def beginning_offsets(self, topic: str) -> dict[TopicPartition, int]:
+        """The oldest offset of each partition that there is still."""
+        return _offsets(self._reader.beginning_offsets, self._partitions(topic))
+
+    def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
+        """The offset after each partition's last record, open transactions' records counted."""
+        return _offsets(self._ends.end_offsets, self._partitions(topic))
+
+    def since(self, topic: str, seconds: float) -> dict[TopicPartition, int]:
+        """The offset of each partition's first record from this time on, or its end."""
+        ends = self.end_offsets(topic)
+        milliseconds = max(0, int(seconds * 1000))
+        # Asked in the same way, so that each partition has a leader, who tells.
+        found = self._ends.offsets_for_times(dict.fromkeys(ends, milliseconds))
+        return {one: found[one].offset if found.get(one) else end for one, end in ends.items()}
+
+    def read(
+        self, start: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
+    ) -> Iterator[ConsumerRecord]:
+        """The records from `start` up to `end`; waits for transactions that are open there."""
+        for partition, offset in start.items():
+            for records in self._polls(partition, offset, end[partition]):
+                yield from (record for record in records or () if record.offset < end[partition])
+
+    def skip(self, consumer: KafkaConsumer) -> list[tuple[TopicPartition, int]]:
+        """Lead a consumer whose poll has failed past the records that can't be read: these.
+
+        kafka-python gives up on a record whose header has a name that isn't UTF-8, and on those
+        that were sent together with it, without saying where.
+        """
+        skipped = []
+        ends = _offsets(self._reader.end_offsets, consumer.assignment())
+        for partition, end in ends.items():
+            offset = consumer.position(partition)
+            if offset < end and None in self._polls(partition, offset, offset + 1):
+                consumer.seek(partition, offset + 1)
+                skipped.append((partition, offset))
+        return skipped
+
+    def _polls(
+        self, partition: TopicPartition, offset: int, end: int
+    ) -> Iterator[list[ConsumerRecord] | None]:
+        """What each poll has found on the way from `offset` to `end`; None: what can't be read."""
+        # What kafka-python keeps of a record that it could not read goes when nothing is assigned;
+        # asked for it once more, it would turn in a circle for ever.
+        self._reader.assign([])
+        self._reader.poll(timeout_ms=0)
+        self._reader.assign([partition])
+        self._reader.seek(partition, offset)
+        last = time.monotonic()
+        try:
+            while self._reader.position(partition) < end:
+                try:
+                    records = self._reader.poll(timeout_ms=500).get(partition, [])
+                except CorruptRecordError:
+                    self._reader.seek(partition, self._reader.position(partition) + 1)
+                    yield None
+                    continue
+                yield records
+                last = time.monotonic() if records else last
+                if time.monotonic() - last > PATIENCE:
+                    raise KafkaTimeoutError(f"a transaction stays open in {partition.topic}")
+        finally:
+            self._reader.assign([])  # or it would ask for more all the time
+
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        numbers = self._ends.partitions_for_topic(topic) or ()
+        return [TopicPartition(topic, number) for number in sorted(numbers)]
+
+
+def _offsets(
+    ask: Callable[[Iterable[TopicPartition]], Mapping[TopicPartition, int]],
+    partitions: Iterable[TopicPartition],
+) -> dict[TopicPartition, int]:
+    """The offsets that Kafka is asked for. Raises `KafkaError`, also where it can't tell now."""
+    try:
+        return dict(ask(partitions))
+    except KeyError as error:
+        # kafka-python 3.0.12 (beginning_or_end_offset) trips over a partition without a leader.
+        partition = error.args[0]
+        raise LeaderNotAvailableError(
+            f"{partition.topic}[{partition.partition}] has no broker that leads it"
+        ) from error
+
+
+def committed_offsets(kafka: Kafka, group: str) -> dict[TopicPartition, int]:
+    """The offset of each partition up to which the group has committed."""
+    with kafka.admin() as admin:
+        offsets = admin.list_group_offsets([group]).get(group, {})
+    return {partition: one.offset for partition, one in offsets.items() if one.offset >= 0}
+
+
+def position_of(record: ConsumerRecord) -> RecordPosition:
+    """Where a record is."""
+    return record.topic, record.partition, record.offset
+
+
+def origin_of(dead_letter: ConsumerRecord) -> RecordPosition:
+    """Where a dead letter comes from; nowhere, if another program sent it without saying so."""
+    headers = dict(dead_letter.headers)
+    topic, *numbers = (
+        (headers.get(f"__connect.errors.{name}") or b"").decode(errors="replace")
+        for name in ("topic", "partition", "offset")
+    )
+    partition, offset = (int(one) if one.isdecimal() else -1 for one in numbers)
+    return topic, partition, offset

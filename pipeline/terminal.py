@@ -1,0 +1,29 @@
+"""Lines for the person at the terminal."""
+
+import os
+import sys
+
+
+def say(line: str) -> None:
+    """Print one line for the person at the terminal, at once."""
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    encoding = sys.stdout.encoding
+    line = line.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        print(f"{line}\n", end="", flush=True)  # at once, so that threads don't mix lines
+    except BrokenPipeError:
+        # Nobody reads any more (`| head`): end as other programs do, and let Python's own flush
+        # at exit find somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def printable(text: str) -> str:
+    """The text in one line, and so that nothing of it steers the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())
