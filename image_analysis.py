@@ -30,6 +30,7 @@ from pipeline.pictures.previous_images import (
     keep,
     read_stored_image,
 )
+from pipeline.program import run_program
 from pipeline.settings import Parser
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_DATABASE
@@ -114,4 +115,4 @@ def tell_of_mask(batch: Batch, rule: Rule, image: StoredImage, told: set[str]) -
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -21,6 +21,7 @@ from pipeline.messages import (
 from pipeline.notify.notifier import Notifier, some_ids
 from pipeline.notify.rehearse import rehearse
 from pipeline.options import add_recipients, recipients_of
+from pipeline.program import run_program
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
@@ -83,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -9,19 +9,19 @@ image database ends.
 """
 
 import itertools
-import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput
 from pipeline.messages import ReceivedImage, image_id
 from pipeline.options import receiving_options
 from pipeline.pictures.files import Picture, pictures_of
 from pipeline.pictures.mock import ORIGINAL, mock, read_image, read_original
 from pipeline.pictures.pacing import due
 from pipeline.pictures.watch import DirectoryWatcher, SeenFiles
+from pipeline.program import run_program
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
@@ -52,14 +52,14 @@ def main() -> None:
     has_begun = all(one.has(one.find(image_id(source, 0))) for source, one in databases.items())
     original = b"" if has_begun or options.paths else read_original(settings)
 
-    reasons: list[object] = []  # why a source could not go on
+    reasons: list[FatalError] = []  # why a source could not go on
 
     def receive_from(source: str) -> tuple[int, int]:
         try:
             outbox = Outbox(kafka, databases[source], names[source])
             return receive(source, outbox, databases[source], original, options)
-        except SystemExit as reason:
-            reasons.append(reason.code)
+        except FatalError as reason:
+            reasons.append(reason)
             return 0, 0
         finally:
             if reasons:
@@ -71,14 +71,14 @@ def main() -> None:
         while wait(runs, timeout=0.5).not_done:
             pass
     received, aside = map(sum, zip(*(run.result() for run in runs), strict=True))
-    told = [reason for reason in reasons if isinstance(reason, str)]
-    if told:
-        sys.exit("; ".join(told))
+    texts = [str(reason) for reason in reasons if str(reason)]
+    if texts:
+        raise FatalError("; ".join(texts))
     usable = len(options.files) - aside
     wanted = min(options.count, usable) if options.paths else options.count * len(names)
     if received < wanted and not options.watch:
         missing = wanted - received
-        sys.exit(f"image_receiving: stopped; {missing} of {wanted} images are missing")
+        raise FatalError(f"image_receiving: stopped; {missing} of {wanted} images are missing")
     say(
         f"image_receiving: received {received} images"
         + f"; {aside} set aside" * bool(options.paths)
@@ -188,4 +188,4 @@ def message_for(source: str, number: int, picture: Picture) -> ReceivedImage:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

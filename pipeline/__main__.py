@@ -27,6 +27,8 @@ and this directory, unless KAFKA_BOOTSTRAP_SERVERS and PIPELINE_DATA or options 
 import sys
 from importlib import import_module
 
+from pipeline.errors import InvalidInput
+from pipeline.program import run_program
 from pipeline.terminal import say
 
 # Only the module of the command that is named is imported: some of them take a while.
@@ -44,18 +46,18 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Run the command that is named."""
+def main() -> int | None:
+    """Run the command that is named; its exit status, 0 if it returns none."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         say((__doc__ or "").strip())
-    elif name in COMMANDS:
-        import_module(COMMANDS[name]).main(arguments)
-    else:
+        return 0
+    if name not in COMMANDS:
         names = ", ".join(COMMANDS)
-        print(f"python -m pipeline: {name!r} is no command; there are {names}", file=sys.stderr)
-        sys.exit(2)
+        raise InvalidInput(f"python -m pipeline: {name!r} is no command; there are {names}")
+    status: int | None = import_module(COMMANDS[name]).main(arguments)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

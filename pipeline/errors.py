@@ -1,17 +1,37 @@
-"""The errors that this project raises itself: one tree, by what is to be done about them."""
+"""The errors that this project raises itself: one tree, by what is to be done about them.
+
+The text of each is one line for people: what was wrong, the value seen, and what to do about it.
+"""
 
 
 class PipelineError(Exception):
-    """An error whose text is the reason, in one line, for people."""
+    """Any of the errors below."""
 
 
 class InvalidInput(PipelineError):
-    """A message, a file or a setting is wrong, and no retry can change that."""
+    """A message, a file or a setting is wrong, and no retry can change that.
+
+    A stage sets the message or file aside as a dead letter and goes on.
+    """
 
 
 class TransientError(PipelineError):
-    """A fault of the machine or the network, which goes away when somebody mends it."""
+    """A fault of the machine or the network that somebody can mend while the program waits.
+
+    What failed is tried again (see `retrying`) for as long as it takes.
+    """
 
 
 class FatalError(PipelineError):
-    """The program can't go on; the text says what to do before it is started again."""
+    """The program can't go on: it ends with the text and this exit status."""
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Stopped(FatalError):
+    """The program was asked to end, so that it ends without a word."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("", status)

@@ -3,6 +3,8 @@
 import os
 import sys
 
+from pipeline.errors import Stopped
+
 
 def say(line: str) -> None:
     """Print one line for the person at the terminal, at once."""
@@ -16,7 +18,7 @@ def say(line: str) -> None:
         # Nobody reads any more (`| head`): end as other programs do, and let Python's own flush
         # at exit find somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        raise Stopped(status=1) from None
 
 
 def printable(text: str) -> str:

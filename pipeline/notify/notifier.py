@@ -32,7 +32,7 @@ from kafka.coordinator.base import MemberState
 from kafka.errors import KafkaError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
-from pipeline.errors import InvalidInput, TransientError
+from pipeline.errors import FatalError, InvalidInput, TransientError
 from pipeline.messages import NOTIFICATIONS, ImageEvent, Notification, Receipt, moment
 from pipeline.notify.recipients import Recipient
 from pipeline.store.database import Database
@@ -186,7 +186,7 @@ class Notifier:
                     end = time.monotonic() + END_SECONDS
                     for delivery in self._underway.values():
                         delivery.thread.join(max(0.0, end - time.monotonic()))
-        except SystemExit as end_of_all:
+        except FatalError as end_of_all:
             if not self._stage.kafka.stop:  # in a thread it would end nothing but that
                 say(str(end_of_all))
                 os._exit(1)

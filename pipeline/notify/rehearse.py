@@ -1,10 +1,7 @@
 """Say who would be told of which image events, and tell nobody."""
 
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-
-from kafka.errors import KafkaError
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import IMAGE_EVENTS, ImageEvent, Notification, moment, parse
@@ -12,7 +9,7 @@ from pipeline.notify.notifier import title
 from pipeline.notify.recipients import Recipient
 from pipeline.stream.connection import Kafka
 from pipeline.stream.topic_reader import TopicReader
-from pipeline.terminal import one_line, printable, say
+from pipeline.terminal import printable, say
 
 
 def rehearse(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
@@ -22,14 +19,8 @@ def rehearse(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
         return
     topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
     with closing:
-        try:
-            records = list(
-                topics.read(
-                    topics.beginning_offsets(IMAGE_EVENTS), topics.end_offsets(IMAGE_EVENTS)
-                )
-            )
-        except KafkaError as error:
-            sys.exit(f"Kafka: {one_line(error)}; try again")
+        start, end = topics.beginning_offsets(IMAGE_EVENTS), topics.end_offsets(IMAGE_EVENTS)
+        records = list(topics.read(start, end))
     last: dict[str, datetime] = {}  # when the message before this one would go out
     for record in sorted(records, key=lambda one: one.timestamp):
         try:

@@ -7,7 +7,6 @@ taken yet is waiting, not lost.
 """
 
 import re
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from kafka.errors import KafkaError
 from pipeline.comparison.measure import compare
 from pipeline.comparison.rule import Rule
 from pipeline.descriptions import alert_of, event_of
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -582,7 +581,7 @@ def _mend_transactions(kafka: Kafka, repair: bool) -> Iterator[str]:
             else:
                 say(f"lost    {said(one)}")
         if found and not repair:
-            sys.exit("audit: what comes after these can't be read; end them with --repair")
+            raise FatalError("audit: what comes after these can't be read; end them with --repair")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -618,9 +617,11 @@ def main(arguments: Sequence[str]) -> None:
             if producer and audit.outgoing:
                 transact(producer, audit.outgoing)
         except KafkaError as error:
-            sys.exit(f"Kafka: {one_line(error)}; nothing was sent; run it again")
+            raise FatalError(f"Kafka: {one_line(error)}; nothing was sent; run it again") from error
         except OSError as error:
-            sys.exit(f"cannot read {error.filename}: {error.strerror}; mend that and run it again")
+            raise FatalError(
+                f"cannot read {error.filename}: {error.strerror}; mend that and run it again"
+            ) from error
     for what in audit.mended:
         say(f"mended  {what}")
     for kind, faults in audit.faults.items():
@@ -632,4 +633,4 @@ def main(arguments: Sequence[str]) -> None:
     for name, number in rows.items():
         say(f"  {name:14} {number}")
     if any(audit.faults.values()):
-        sys.exit("audit: not all agrees, as the lines above say")
+        raise FatalError("audit: not all agrees, as the lines above say")

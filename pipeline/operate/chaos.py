@@ -30,7 +30,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from PIL import Image
 
 import embedded_kafka
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput, Stopped
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -277,7 +277,7 @@ class Chaos:
     def _pause(self, most: float) -> None:
         self._stop.wait(self._random.uniform(0, most))
         if self._stop:
-            sys.exit(self._stop.status)
+            raise Stopped(self._stop.status)
 
     def _said(self, what: str) -> None:
         say(f"{time.monotonic() - self._began:6.1f} s  {what}")
@@ -411,7 +411,9 @@ def main(arguments: list[str]) -> None:
     ):
         say(fault)
     if ledger.lost or ledger.twice or chaos.faults:
-        sys.exit(f"chaos: it did not hold; all that there is to see is in {directory}, {data}")
+        raise FatalError(
+            f"chaos: it did not hold; all that there is to see is in {directory}, {data}"
+        )
     for database in (original, *chaos.databases.values()):
         for name in database.names():
             database.remove(f"{database.name}/{name}")

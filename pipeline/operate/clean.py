@@ -1,9 +1,9 @@
 """Clean: empty the mock databases where they are in an object store."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.errors import FatalError
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
@@ -23,6 +23,6 @@ def main(arguments: Sequence[str]) -> None:
         names = [one for one in database.names() if one != ".gitkeep"]
         for one in names:
             if stop:
-                sys.exit(f"stopped; {database.where} is not empty")
+                raise FatalError(f"stopped; {database.where} is not empty")
             database.remove(f"{name}/{one}")
         say(f"{database.where}: {len(names)} deleted")

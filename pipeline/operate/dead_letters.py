@@ -1,13 +1,11 @@
 """Dead letters: list what was set aside, look at one, send some back after a fix."""
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from kafka.errors import KafkaError
-
+from pipeline.errors import FatalError
 from pipeline.messages import DEAD_LETTERS
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
@@ -15,7 +13,7 @@ from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import SENT_BACK, TAKEN, Letter
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import transact, transactional_producer
-from pipeline.terminal import one_line, printable, say
+from pipeline.terminal import printable, say
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -40,20 +38,17 @@ def main(arguments: Sequence[str]) -> None:
     if options.action == "show" and options.all:
         parser.error("show takes ids")
     kafka = Kafka(parser.settings(options), StopSignal(status=1))
-    try:
-        if options.action == "send":
-            send(kafka, options.ids)
-        else:
-            topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
-            with closing:
-                letters = read(topics)
-                if options.action == "show":
-                    for letter in chosen(letters, options.ids):
-                        show(letter)
-                else:
-                    list_all(letters, sent_back(topics, letters))
-    except KafkaError as error:
-        sys.exit(f"Kafka: {one_line(error)}; try again")
+    if options.action == "send":
+        send(kafka, options.ids)
+    else:
+        topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
+        with closing:
+            letters = read(topics)
+            if options.action == "show":
+                for letter in chosen(letters, options.ids):
+                    show(letter)
+            else:
+                list_all(letters, sent_back(topics, letters))
 
 
 def read(topics: TopicReader) -> dict[str, Letter]:
@@ -81,7 +76,7 @@ def chosen(letters: Mapping[str, Letter], ids: Sequence[str]) -> list[Letter]:
     """The letters of these ids; ends the program if there is one that isn't there."""
     for name in ids:
         if name not in letters:
-            sys.exit(f"there is no dead letter {name}; the list has those that there are")
+            raise FatalError(f"there is no dead letter {name}; the list has those that there are")
     return [letters[name] for name in dict.fromkeys(ids)]
 
 
@@ -118,11 +113,17 @@ def send(kafka: Kafka, ids: Sequence[str]) -> None:
         ]
         for letter in wanted:
             if letter.is_file:
-                sys.exit(f"{letter.id} is a file: give the file to image_receiving.py again")
+                raise FatalError(
+                    f"{letter.id} is a file: give the file to image_receiving.py again"
+                )
             if not letter.is_ours:
-                sys.exit(f"{letter.id} is not from our stages: nothing says where it belongs")
+                raise FatalError(
+                    f"{letter.id} is not from our stages: nothing says where it belongs"
+                )
             if letter.id in gone:
-                sys.exit(f"{letter.id} was sent back already; what failed again has a new id")
+                raise FatalError(
+                    f"{letter.id} was sent back already; what failed again has a new id"
+                )
         if wanted:
             transact(producer, [letter.outgoing() for letter in wanted])
         for letter in wanted:

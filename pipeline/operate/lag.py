@@ -1,18 +1,15 @@
 """Lag: what waits for each stage, for how long already, and how many copies work on it."""
 
-import sys
 import time
 from collections.abc import Sequence
 from itertools import islice
-
-from kafka.errors import KafkaError
 
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
 from pipeline.stream.expired import deleted_unread
 from pipeline.stream.topic_reader import CONSUMER_GROUPS, TopicReader, committed_offsets
-from pipeline.terminal import one_line, say
+from pipeline.terminal import say
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -21,17 +18,14 @@ def main(arguments: Sequence[str]) -> None:
     kafka = Kafka(parser.settings(parser.parse_args(arguments)), StopSignal(status=1))
     topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
     with closing:
-        try:
-            say(f"{'stage':19} {'copies':>6} {'waiting':>9}  oldest")
-            for topic, group in CONSUMER_GROUPS.items():
-                waiting, since = waiting_in(topics, topic, kafka, group)
-                oldest = f"{max(0, time.time() - since):.1f} s" if waiting else "-"
-                say(f"{group:19} {copies(kafka, group):6} {waiting:9}  {oldest}")
-            for topic, group in CONSUMER_GROUPS.items():
-                for line in deleted_from(topics, topic, kafka, group):
-                    say(line)
-        except KafkaError as error:
-            sys.exit(f"Kafka: {one_line(error)}; try again")
+        say(f"{'stage':19} {'copies':>6} {'waiting':>9}  oldest")
+        for topic, group in CONSUMER_GROUPS.items():
+            waiting, since = waiting_in(topics, topic, kafka, group)
+            oldest = f"{max(0, time.time() - since):.1f} s" if waiting else "-"
+            say(f"{group:19} {copies(kafka, group):6} {waiting:9}  {oldest}")
+        for topic, group in CONSUMER_GROUPS.items():
+            for line in deleted_from(topics, topic, kafka, group):
+                say(line)
 
 
 def waiting_in(topics: TopicReader, topic: str, kafka: Kafka, group: str) -> tuple[int, float]:

@@ -1,11 +1,8 @@
 """Notifications: what each recipient was told and when, what waits, and what was given up."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-
-from kafka.errors import KafkaError
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import NOTIFICATIONS, Receipt, moment
@@ -14,7 +11,7 @@ from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
 from pipeline.stream.topic_reader import TopicReader
-from pipeline.terminal import one_line, say
+from pipeline.terminal import say
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -26,10 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     kafka = Kafka(parser.settings(parser.parse_args(arguments)), StopSignal(status=1))
     topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
     with closing:
-        try:
-            boxes, all_told = read(topics)
-        except KafkaError as error:
-            sys.exit(f"Kafka: {one_line(error)}; try again")
+        boxes, all_told = read(topics)
     lines: list[tuple[str, datetime, str, Sequence[str]]] = [
         (told.recipient, told.at.astimezone(UTC), told.outcome, told.event_ids) for told in all_told
     ]

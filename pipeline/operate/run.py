@@ -35,7 +35,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaError
 
 import embedded_kafka
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput, Stopped
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
 from pipeline.notify.recipients import Recipient
 from pipeline.operate import chaos, notifications
@@ -91,7 +91,7 @@ class Program:
         for line in self.process.stdout or ():
             try:
                 say(f"{label} {line.rstrip()}")
-            except SystemExit:  # nobody reads any more: stop, but let the program not wait for us
+            except Stopped:  # nobody reads any more: stop, but let the program not wait for us
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def end(self) -> None:
@@ -212,14 +212,14 @@ class RunRecords:
         return bool(offset < self.began.get(TopicPartition(topic, partition), 0))
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     """Run the pipeline and end with its exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
-        sys.exit()
+        return 0
     if "--chaos" in arguments:
         chaos.main(arguments)
-        sys.exit()
+        return 0
     parser = Parser("Run the whole pipeline once.", "run_pipeline.sh")
     copies = matching("[1-9][0-9]?", "a whole number from 1 to 99")
     parser.add_argument("--copies", type=copies, default="1", help="of each stage; default: 1")
@@ -246,16 +246,13 @@ def main(arguments: list[str]) -> None:
             try:
                 broker = embedded_kafka.start(topics)
             except embedded_kafka.KafkaStartError as error:
-                sys.exit(f"run_pipeline: {error}")
-            except KeyboardInterrupt:
-                sys.exit(130)
+                raise FatalError(f"run_pipeline: {error}") from error
             closing.callback(broker.stop)
             settings = dataclasses.replace(settings, bootstrap_servers=broker.bootstrap_servers)
             where = settings.bootstrap_servers
             say(f"run_pipeline: embedded Kafka at {where}, topics in {topics}")
         os.environ["KAFKA_BOOTSTRAP_SERVERS"] = settings.bootstrap_servers
-        status = run(settings, options, recipients, broker)
-    sys.exit(status)
+        return run(settings, options, recipients, broker)
 
 
 def topics_of(data: Path | str) -> Path:

@@ -1,14 +1,12 @@
 """Why: what was decided for an image, with the numbers that decided."""
 
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 
 import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import (
@@ -26,10 +24,10 @@ from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import Letter
 from pipeline.stream.topic_reader import TopicReader
-from pipeline.terminal import one_line, say
+from pipeline.terminal import say
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> int:
     """Print each decision about these images, the oldest first."""
     parser = Parser(
         "Say what was decided for images: an event or none, with which numbers, or set aside.",
@@ -43,17 +41,13 @@ def main(arguments: Sequence[str]) -> None:
     kafka = Kafka(parser.settings(options), StopSignal(status=1))
     topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
     with closing:
-        try:
-            decisions = decisions_about(set(options.ids), topics)
-        except KafkaError as error:
-            sys.exit(f"Kafka: {one_line(error)}; try again")
+        decisions = decisions_about(set(options.ids), topics)
     for name in dict.fromkeys(options.ids):
         for _, line in sorted(decisions.get(name, [])):
             say(f"{name}  {line}")
         if name not in decisions:
             say(f"{name}  nothing was decided yet, or Kafka has deleted what was")
-    if set(options.ids) - decisions.keys():
-        sys.exit(1)
+    return 1 if set(options.ids) - decisions.keys() else 0
 
 
 def decisions_about(names: set[str], topics: TopicReader) -> dict[str, list[tuple[int, str]]]:

@@ -2,13 +2,12 @@
 
 import io
 import itertools
-import sys
 from collections.abc import Iterator
 
 from PIL import Image, ImageOps
 
 from pipeline.comparison.decode import FORMATS, decode
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput
 from pipeline.pictures.files import Picture
 from pipeline.settings import REPOSITORY, Settings
 from pipeline.store.database import Database
@@ -31,7 +30,9 @@ def read_image(database: Database, path: str) -> bytes:
         content = database.read(path)
         decode(content, path)
     except InvalidInput as reason:
-        sys.exit(f"image_receiving: cannot begin: {reason}; put a picture there")
+        raise FatalError(
+            f"image_receiving: cannot begin: {reason}; put a picture there"
+        ) from reason
     return content
 
 
@@ -56,8 +57,8 @@ def next_image(number: int, previous: bytes) -> bytes:
         else:
             turned.save(content, image.format, lossless=True)  # which only WebP needs to be told
     except (OSError, ValueError) as error:
-        sys.exit(
+        raise FatalError(
             f"image_receiving: the image before can't be turned: {error}; receive files with "
             "--from, or begin anew with another --source"
-        )
+        ) from error
     return content.getvalue()

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput
 from pipeline.pictures.files import Picture, SetAside, _is_named_so, _mark, read_picture
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
@@ -63,7 +62,9 @@ class SeenFiles:
             try:
                 kept = msgspec.json.decode(content, type=dict[str, dict[str, int]])
             except msgspec.MsgspecError as error:
-                sys.exit(f"{self._path} in {images.where} is damaged: {error}; remove it")
+                raise FatalError(
+                    f"{self._path} in {images.where} is damaged: {error}; remove it"
+                ) from error
         self._directories = {
             name: {mark: number for mark, number in marks.items() if number < next_number}
             for name, marks in kept.items()

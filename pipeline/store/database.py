@@ -1,12 +1,11 @@
 """The mock databases: whole files, in directories or in an object store, and their names."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput
 from pipeline.messages import image_id, parts_of
 from pipeline.retrying import retrying
 from pipeline.store.instance_lock import InstanceLock
@@ -193,4 +192,4 @@ class Database:
     @retrying
     def _write(self, path: str, content: bytes, is_new: bool) -> None:
         if not self.files.write(path, content, is_new=is_new):
-            sys.exit(f"{path} is there already, by another program; it stays as it is")
+            raise FatalError(f"{path} is there already, by another program; it stays as it is")

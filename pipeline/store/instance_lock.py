@@ -6,13 +6,13 @@ import itertools
 import os
 import re
 import socket
-import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
+from pipeline.errors import FatalError
 from pipeline.settings import Settings
 
 
@@ -33,7 +33,7 @@ class InstanceLock:
         keys = [sha256(name.encode()).hexdigest()[:16] for name in shared]
         for number in itertools.count():
             if number == most:
-                sys.exit(
+                raise FatalError(
                     f"{program} is running for {settings.data}, or on Kafka at "
                     f"{settings.bootstrap_servers}, already; wait until it has ended"
                 )
@@ -43,7 +43,9 @@ class InstanceLock:
             except BlockingIOError:
                 continue
             except OSError as error:
-                sys.exit(f"cannot keep a lock among temporary files: {error}; set TMPDIR")
+                raise FatalError(
+                    f"cannot keep a lock among temporary files: {error}; set TMPDIR"
+                ) from error
         self.name = f"{program}-{host}-{number}"
 
 

@@ -3,13 +3,12 @@
 import errno
 import os
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipeline.errors import InvalidInput, TransientError
+from pipeline.errors import FatalError, InvalidInput, TransientError
 from pipeline.store.instance_lock import InstanceLock
 
 MAX_BYTES = 256 * 2**20  # a file that is larger is no image
@@ -44,7 +43,9 @@ class LocalFiles:
             except OSError as error:
                 if error.errno in PASSING:
                     return
-                sys.exit(f"cannot write to {self.where}: {reason_of(error)}; make it writable")
+                raise FatalError(
+                    f"cannot write to {self.where}: {reason_of(error)}; make it writable"
+                ) from error
 
     def has(self, path: str) -> bool:
         """Whether there is a file of this path."""

@@ -6,7 +6,6 @@ its files. What still fails after them is said, and tried again like any fault t
 """
 
 import errno
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from aiohttp import ClientError as NetworkError
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from s3fs import S3FileSystem
 
-from pipeline.errors import InvalidInput, TransientError
+from pipeline.errors import FatalError, InvalidInput, TransientError
 from pipeline.retrying import retrying
 from pipeline.store.local_files import MAX_BYTES
 
@@ -130,8 +129,10 @@ class ObjectFiles:
                 raise
             except (FileNotFoundError, PermissionError, BotoCoreError, ValueError) as error:
                 what = "make the bucket, or mend the AWS_ variables"
-                print(f"cannot use {self.where}: {_text(error)}; {what}", file=sys.stderr)
-                sys.exit(1 if isinstance(error, OSError) else 2)
+                status = 1 if isinstance(error, OSError) else 2
+                raise FatalError(
+                    f"cannot use {self.where}: {_text(error)}; {what}", status
+                ) from error
 
     def _key(self, path: str) -> str:
         """The key of a path that is really below our prefix."""

@@ -4,7 +4,6 @@ import logging
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError, RetriableError, UnknownBrokerIdError
 
 import pipeline.stream.kafka_python  # noqa: F401 (its work-arounds hold for every client)
+from pipeline.errors import FatalError, Stopped
 from pipeline.settings import Settings
 from pipeline.stop_signal import StopSignal
 from pipeline.stream import kafka_version
@@ -88,15 +88,17 @@ class Kafka:
                         made = make(closing)
                     except TRANSIENT as error:
                         if self._log.is_refusal:
-                            sys.exit(
+                            raise FatalError(
                                 f"Kafka at {self._where} refuses us: {self._log.failure}; mend "
                                 "the KAFKA_SECURITY_PROTOCOL, _SASL_ and _SSL_ settings"
-                            )
+                            ) from error
                         # A Kafka that has just started answers before it can do all.
                         self._is_away(self._log.failure or one_line(error), patience=3)
                     except (KafkaError, OSError, ValueError) as error:
                         self.end_if_forbidden(error)
-                        sys.exit(f"Kafka at {self._where} can't be used: {one_line(error)}")
+                        raise FatalError(
+                            f"Kafka at {self._where} can't be used: {one_line(error)}"
+                        ) from error
                     else:
                         self._is_there()
                         self._count(1)
@@ -105,12 +107,12 @@ class Kafka:
             else:
                 self._is_away("nothing listens there")
             self.stop.wait(0.5)
-        sys.exit(self.stop.status)
+        raise Stopped(self.stop.status)
 
     def end_if_forbidden(self, error: Exception) -> None:
         """End the program if Kafka's access rules are in the way, which no waiting changes."""
         if "AuthorizationFailed" in str(error):  # kafka-python wraps some in others
-            sys.exit(
+            raise FatalError(
                 f"Kafka at {self._where} forbids it: {one_line(error)}; give this program's "
                 "user the rights that the README lists"
             )

@@ -17,7 +17,6 @@ it is sent by the audit.
 """
 
 import re
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -36,6 +35,7 @@ from kafka.errors import (
     UnsupportedVersionError,
 )
 
+from pipeline.errors import FatalError
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
 
@@ -148,7 +148,7 @@ def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 
         partitions = _partitions(admin, TOPICS)
         found = hanging(admin, transactional_id, partitions, group_of(transactional_id))
     if found:
-        sys.exit(
+        raise FatalError(
             f"{said(found)}; run python -m pipeline audit --repair, then start this program again, "
             "and use another Kafka, such as 4.2"
         )

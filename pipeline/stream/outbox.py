@@ -8,7 +8,6 @@ was the last to become true.
 One batch is on its way to Kafka while the next one is being stored: the outbox has both.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ import msgspec
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput
 from pipeline.messages import DEAD_LETTERS, IMAGES, ReceivedImage, dump
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_DATABASE, digest
@@ -61,7 +60,9 @@ class Outbox:
         try:
             messages = msgspec.json.decode(content, type=list[ReceivedImage])
         except msgspec.MsgspecError as error:
-            sys.exit(f"{self._path} in {self._images.where} is damaged: {error}; remove it")
+            raise FatalError(
+                f"{self._path} in {self._images.where} is damaged: {error}; remove it"
+            ) from error
         published = [_mark(one) == self._marked for one in messages]
         unpublished = messages[published.index(True) + 1 :] if any(published) else messages
         stored = list(takewhile(lambda one: self._images.has(one.path), unpublished))
@@ -129,7 +130,9 @@ class Outbox:
         pause = 0.125
         while self._marked != mark:
             if self._marked not in (marked_before, ""):  # Kafka forgets it after an idle week
-                sys.exit(f"another {self.name} publishes, on another machine; this one ends")
+                raise FatalError(
+                    f"another {self.name} publishes, on another machine; this one ends"
+                )
             try:
                 transact(self._producer, outgoing, marker, self.name)
                 self._marked = mark

@@ -11,7 +11,6 @@ import contextlib
 import math
 import re
 import socket
-import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from pipeline.errors import InvalidInput, TransientError
+from pipeline.errors import FatalError, InvalidInput, TransientError
 from pipeline.messages import IMAGE_ID, SOURCE, moment, parts_of
 from pipeline.settings import HOST, PORT, Parser, Settings, matching
 from pipeline.stop_signal import StopSignal
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
     server.should_exit = True
     serving.join()
     if not stop:
-        sys.exit("view: the server has ended; the lines above say why")
+        raise FatalError("view: the server has ended; the lines above say why")
 
 
 @dataclass(frozen=True)
@@ -481,7 +480,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         why = str(error.strerror).partition(" (")[0]
         what = "choose another --port or --host"
-        sys.exit(f"view: cannot serve at {host} port {port}: {why}; {what}")
+        raise FatalError(f"view: cannot serve at {host} port {port}: {why}; {what}") from error
 
 
 def address(host: str) -> str:

@@ -10,7 +10,7 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput
 from pipeline.messages import (
     DEAD_LETTERS,
     IMAGE_EVENTS,
@@ -75,8 +75,8 @@ def follow(kafka: Watched, index: Index) -> None:
                         take(topics, topic, positions, index)
                     index.tell("kafka", "")
                     kafka.stop.wait(1)
-        except SystemExit as reason:  # what would have ended a stage
-            index.tell("kafka", f"{reason.code}.")
+        except FatalError as reason:  # what would have ended a stage
+            index.tell("kafka", f"{reason}.")
         except Exception as error:  # whatever kafka-python stumbles over must not end this thread
             what = "" if isinstance(error, KafkaError) else f"{type(error).__name__}: "
             index.tell("kafka", f"Kafka can't be read: {what}{one_line(error)}.")
