@@ -20,7 +20,7 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def copy_of(data: Path, bootstrap_servers: str) -> InstanceLock:
     """A running copy of a stage."""
-    return InstanceLock("test_copies", Settings(bootstrap_servers, {}, 0, data))
+    return InstanceLock("test_instance_lock", Settings(bootstrap_servers, {}, 0, data))
 
 
 def number(copy: InstanceLock) -> int:
