@@ -5,6 +5,7 @@ one, HOST:PORT is one of yours (its four topics are deleted before each test!), 
 `docker` where a Docker engine answers and `embedded` otherwise.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -32,12 +33,29 @@ TOPICS = (
     "dead-letters",
 )
 IMAGE = "pipeline_image"
+SHOWN_LINES = 40  # of a program's output, in a failure
 CHROMIUM = shutil.which("chromium")
 IS_ROOT = sys.platform == "linux" and os.getuid() == 0 and bool(shutil.which("ip"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--broker", default="auto", help="auto, docker, embedded or HOST:PORT")
+    parser.addoption("--all", action="store_true", help="the tests that are marked slow, too")
+
+
+def names_tests(config: pytest.Config) -> bool:
+    """Whether the command line says which tests to run, by a path, -k or -m."""
+    has_paths = config.args_source is pytest.Config.ArgsSource.ARGS
+    return bool(has_paths or config.option.keyword or config.option.markexpr)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many tests run at the same time, each on a Kafka of its worker.
+
+    One more than there are cores: tests wait for programs half of their time. Tests that are named
+    run one after the other, so that somebody who looks for a fault sees what they print.
+    """
+    return 0 if names_tests(config) else (os.cpu_count() or 1) + 1
 
 
 def docker_answers() -> bool:
@@ -59,6 +77,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--broker={chosen} is none of auto, docker, embedded, HOST:PORT")
     config.stash[BROKER] = chosen
     config.stash[WHY] = why
+    # A worker of pytest-xdist is given the options as they are after this, and paths in any case.
+    if not hasattr(config, "workerinput"):
+        config.option.all = config.option.all or names_tests(config)
+    # A failure shows what it is about, not each connection that Kafka's client has lost on the way.
+    logging.getLogger("kafka").addHandler(logging.NullHandler())
+    config.addinivalue_line("markers", "slow: not in the quick run; runs with --all, or if named")
     config.addinivalue_line("markers", "docker: needs a Docker engine; runs with --broker=docker")
     config.addinivalue_line("markers", "browser: looks at pages; runs where there is a chromium")
     config.addinivalue_line(
@@ -72,6 +96,8 @@ WHY = pytest.StashKey[str]()
 
 def pytest_report_header(config: pytest.Config) -> str:
     header = f"Kafka: {config.stash[BROKER]} ({config.stash[WHY]})"
+    if not config.option.all:
+        header += "; the slow tests are left out, --all runs them"
     if config.stash[BROKER] != "docker":
         header += "; the tests of the container are left out, --broker=docker runs them"
     if not CHROMIUM:
@@ -83,6 +109,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     can = {
+        "slow": config.option.all,
         "docker": config.stash[BROKER] == "docker",
         "browser": bool(CHROMIUM),
         "root": IS_ROOT,
@@ -90,7 +117,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {marker for marker, is_possible in can.items() if not is_possible}
     out = [item for item in items if any(map(item.get_closest_marker, left_out))]
     config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
+    # The slow ones first: none of them is left over at the end, when the other workers are idle.
+    left = [item for item in items if item not in out]
+    items[:] = sorted(left, key=lambda item: not item.get_closest_marker("slow"))
 
 
 def docker(*arguments: str) -> str:
@@ -112,10 +141,12 @@ def clone_to(directory: Path) -> Path:
 
 def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
     """Wait for the condition, and fail with what was waited for if it doesn't come."""
+    __tracebackhide__ = True
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
 
 
 @contextmanager
@@ -173,24 +204,33 @@ class Program:
             self.lines.extend(line.rstrip("\n") for line in output)
 
     def __repr__(self) -> str:
+        """The end of the output, for a failed test to show."""
+        omitted = max(0, len(self.lines) - SHOWN_LINES)
+        return "\n".join([f"… {omitted} lines"] * bool(omitted) + self.lines[omitted:])
+
+    @property
+    def output(self) -> str:
+        """All that it has printed."""
         return "\n".join(self.lines)
 
     def says(self, pattern: str, seconds: float = 30) -> str:
         """Wait for a line that has this pattern, and return it."""
-        found: list[str] = []
-
-        def look() -> bool:
-            found.extend(line for line in self.lines if re.search(pattern, line))
-            if not found and self.process.poll() is not None:
+        __tracebackhide__ = True
+        end = time.monotonic() + seconds
+        searched = 0
+        while True:
+            has_ended = self.process.poll() is not None
+            if has_ended:
                 self._reader.join()
-                assert re.search(pattern, str(self)), f"ended without {pattern!r}:\n{self}"
-            return bool(found)
-
-        try:
-            until(look, f"{pattern!r}", seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}, in:\n{self}") from None
-        return found[0]
+            lines = self.lines[searched:]
+            found = next((line for line in lines if re.search(pattern, line)), None)
+            if found is not None:
+                return found
+            searched += len(lines)
+            if has_ended or time.monotonic() > end:
+                how = "ended" if has_ended else f"{seconds} s passed"
+                raise AssertionError(f"{how} without {pattern!r}:\n{self}")
+            time.sleep(0.02)
 
     def ends(self, seconds: float = 30) -> int:
         """Wait until it ends, and return its exit status."""

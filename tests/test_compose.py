@@ -108,7 +108,7 @@ def test_four_copies_on_three_brokers(composed: Composed) -> None:
     assert composed.records("dead-letters") == []
     alerts = [f"image_event_alert_{name}.txt" for name in events]
     assert composed.files("image_event_alerts") == [".gitkeep", *alerts]
-    assert "Traceback" not in str(up)
+    assert "Traceback" not in up.output
     with urlopen(f"http://localhost:{composed.viewer}/events/cam8-00003") as page:
         assert page.status == 200
 

@@ -133,7 +133,7 @@ def test_too_little_memory(pipeline: Pipeline) -> None:
     resource.prlimit(pid, resource.RLIMIT_AS, before)
     analysis.says("00001  CHANGED", 60)
     assert pipeline.records("dead-letters") == []
-    assert "Traceback" not in str(analysis)
+    assert "Traceback" not in analysis.output
 
 
 def test_a_file_that_grows_while_it_is_read() -> None:

@@ -36,7 +36,7 @@ def all_is_there_once(pipeline: Pipeline, count: int) -> None:
     )
     for program in pipeline.started:
         assert program.process.poll() in (None, 0), program
-        assert "Traceback" not in str(program)
+        assert "Traceback" not in program.output
 
 
 class Cluster:

@@ -40,8 +40,8 @@ def test_eleven_images_make_two_alerts(pipeline: Pipeline) -> None:
     assert pipeline.records("dead-letters") == []
 
     for program in (receiving, analysis, alert):
-        assert pipeline.bootstrap_servers in str(program)
-        assert str(pipeline.data) in str(program)
+        assert pipeline.bootstrap_servers in program.output
+        assert str(pipeline.data) in program.output
     assert [line for line in receiving.lines if "  received" in line][3].startswith("00003")
     analysis.says("00003  CHANGED")
     analysis.says("00010  unchanged")
@@ -159,7 +159,7 @@ def test_a_stage_ends_when_told(pipeline: Pipeline, program: str, number: int) -
     stage = pipeline.start(program)
     pipeline.wait_for_topics()
     assert stage.stop(number) == 0
-    assert "Traceback" not in str(stage)
+    assert "Traceback" not in stage.output
 
 
 def test_a_stopped_stage_is_quick_while_it_works(pipeline: Pipeline) -> None:

@@ -80,7 +80,7 @@ def test_a_source_that_was_never_analysed(pipeline: Pipeline) -> None:
     assert "does not know whether image_analysis had read them" in line
     found = audit(pipeline, "--repair", status=1)
     for number in range(3):
-        assert f"image_database/cam7-0000{number}.jpg before it was read" in str(found)
+        assert f"image_database/cam7-0000{number}.jpg before it was read" in found.output
     assert table(found)["expired"] == 3
     assert len(pipeline.records("images")) == 2
 
@@ -146,7 +146,7 @@ def test_events_that_were_deleted_before_their_alert(pipeline: Pipeline) -> None
     alert = miss_an_event(pipeline)
     found = audit(pipeline, status=1)
     assert table(found)["expired"] == 1
-    assert "Kafka deleted the event 00007 before its alert" in str(found)
+    assert "Kafka deleted the event 00007 before its alert" in found.output
     audit(pipeline, "--repair")
     alert.says("00007  ALERT")
     assert pipeline.ids("alerts") == ["00003", "00007", "00011"]
@@ -160,7 +160,7 @@ def test_events_that_were_deleted_with_their_images(pipeline: Pipeline) -> None:
     delete_before(pipeline, last)
     found = audit(pipeline, status=1)
     assert table(found)["expired"] == 1
-    assert "Kafka deleted the event 00007 before its alert" in str(found)
+    assert "Kafka deleted the event 00007 before its alert" in found.output
 
 
 def test_deleted_in_a_kafka_that_replaced_another(pipeline: Pipeline) -> None:
@@ -173,7 +173,7 @@ def test_deleted_in_a_kafka_that_replaced_another(pipeline: Pipeline) -> None:
     delete_before(pipeline, pipeline.records("images")[-1])
     found = audit(pipeline, "--repair")
     assert table(found)["not judged"] == 5
-    assert "3 images, image_database/00000.jpg to image_database/00002.jpg, whose" in str(found)
+    assert "3 images, image_database/00000.jpg to image_database/00002.jpg, whose" in found.output
     assert "mended" not in table(found)
     assert pipeline.ids("images") == ["00005"]
 
@@ -207,8 +207,8 @@ def test_what_cannot_be_known(
     delete_before(pipeline, last)
     forget(pipeline)
     found = audit(pipeline)
-    assert "2 images, image_database/00000.jpg to image_database/00001.jpg" in str(found)
-    assert words in str(found)
+    assert "2 images, image_database/00000.jpg to image_database/00001.jpg" in found.output
+    assert words in found.output
     assert table(found)["not judged"] == 2
     assert table(found)["images"] == 1
 

@@ -76,7 +76,7 @@ def command(pipeline: Pipeline, *arguments: str, status: int = 0, mask: str = ""
     environment = {"PYTHONPATH": str(HERE), "PIPELINE_MASK": mask}
     program = pipeline.command(*arguments, **environment)
     assert program.ends(60) == status, program
-    assert "Traceback" not in str(program)
+    assert "Traceback" not in program.output
     return program
 
 
@@ -253,7 +253,7 @@ def test_the_mock_goes_on_from_a_picture_of_ones_own(pipeline: Pipeline, folder:
     assert stuck.ends() == 1
     assert "can't be turned" in stuck.lines[-1]
     assert "--from" in stuck.lines[-1]
-    assert "Traceback" not in str(stuck)
+    assert "Traceback" not in stuck.output
 
 
 def test_without_astropy(pipeline: Pipeline, folder: Path, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_pictures_that_come(pipeline: Pipeline, folder: Path) -> None:
         receiving.says("00004  received: renamed.bmp")
         picture(folder / "later.png", 5)
         receiving.says("00005  received: later.png")
-        assert "half.bmp" not in str(receiving)
+        assert "half.bmp" not in receiving.output
         file.write(content[1000:])
     receiving.says("00006  received: half.bmp")
     new = picture(folder / "a.png", 11)
@@ -329,7 +329,7 @@ def test_a_watched_file_that_stays_useless(pipeline: Pipeline, folder: Path) -> 
     with (folder / "cut.jpg").open("ab") as file:
         receiving = watch(pipeline, folder, "--source", "cam1")
         receiving.says("cam1-00001  received")
-        assert "set aside" not in str(receiving)
+        assert "set aside" not in receiving.output
         for name in reasons:
             receiving.says(f"set aside  {folder}/{name}: ", 60)
         assert letters(pipeline).keys() == reasons.keys()
@@ -421,12 +421,12 @@ def test_a_directory_that_is_away_for_a_while(pipeline: Pipeline, folder: Path) 
     picture(folder / "b.png", 2)
     receiving.says("00001  received: b.png")
     shutil.rmtree(folder)
-    until(lambda: str(receiving).count("waiting for it") == 2, "that it is away again")
+    until(lambda: receiving.output.count("waiting for it") == 2, "that it is away again")
     away.rename(folder)
     picture(folder / "c.png", 3)
     receiving.says("00002  received: c.png")
     assert receiving.stop() == 0
-    assert str(receiving).count("waiting for it") == 2
+    assert receiving.output.count("waiting for it") == 2
     assert [one.original_name for one in messages(pipeline)] == ["a.png", "b.png", "c.png"]
 
 
@@ -600,7 +600,7 @@ def test_what_a_mask_covers_is_ignored(pipeline: Pipeline, folder: Path, tmp_pat
     alert.says("00003  ALERT")
     analysis.says("00004  unchanged")
     analysis.says("00004  the mask has 96 x 64 pixels, and the image 60 x 64")
-    assert str(analysis).count("the mask has") == 1
+    assert analysis.output.count("the mask has") == 1
     assert pipeline.ids("image-events") == ["00002", "00003"]
     event = parse(pipeline.records("image-events")[0].value, ImageEvent)
     assert event.box is not None

@@ -37,7 +37,7 @@ def all_is_there_once(stored: StoredPipeline, count: int) -> None:
         f"image_event_alert_{name}.txt" for name in events_of(count)
     ]
     for program in stored.started:
-        assert "Traceback" not in str(program)
+        assert "Traceback" not in program.output
 
 
 def command(stored: StoredPipeline, *arguments: str) -> Program:
@@ -237,7 +237,7 @@ def test_an_image_of_another_program_is_not_overwritten(stored: StoredPipeline) 
     assert receiving.ends(120) == 1
     assert "image_database/02000.jpg is there already" in receiving.lines[-1]
     assert images.read("image_database/02000.jpg") == b"somebody's"
-    assert "Traceback" not in str(receiving)
+    assert "Traceback" not in receiving.output
 
 
 def test_what_the_audit_finds(stored: StoredPipeline) -> None:

@@ -721,7 +721,7 @@ def test_requests_of_strangers(alone: Pipeline) -> None:
         raw.sendall(b"\x16\x03\x01 rubbish\r\n\r\n")
         assert b" 400 " in raw.recv(1000)
     assert viewer.program.stop() == 0
-    assert "Traceback" not in str(viewer.program)
+    assert "Traceback" not in viewer.program.output
 
 
 def test_pictures_that_no_browser_shows(alone: Pipeline) -> None:
