@@ -27,7 +27,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import MESSAGE_TYPES, dump, image_id, parse, schema
 from pipeline.store.database import Database
 from pipeline.stream.dead_letters import Letter
-from pipeline.stream.topic_reader import origin_of
+from pipeline.stream.positions import origin_of
 from pipeline.terminal import printable
 
 SCHEMA: dict[str, Any] = schema()

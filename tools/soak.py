@@ -119,9 +119,8 @@ class Soak:
 def count(server: str, data: Path) -> dict[str, Counter[int]]:
     """How often each topic has each number, once the stages have caught up."""
     kafka = Kafka(Settings(server, {}, 60, data), StopSignal())
-    topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
     numbers = {}
-    with closing:
+    with kafka.connect(TopicReader) as topics:
         for topic in (IMAGES, IMAGE_EVENTS, ALERTS):
             ends: dict[TopicPartition, int] = {}
             while ends != topics.end_offsets(topic):

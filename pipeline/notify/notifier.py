@@ -40,6 +40,7 @@ from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import dead_letter
 from pipeline.stream.deduplication import cause
+from pipeline.stream.positions import position_of
 from pipeline.stream.stage import Membership, Stage
 from pipeline.stream.transactions import outgoing_message, transact
 from pipeline.terminal import one_line, printable, say
@@ -249,8 +250,9 @@ class Notifier:
         try:
             message = parse_notification(record.value)
         except InvalidInput as reason:
-            where = f"{record.topic}[{record.partition}] {record.offset}"
-            self._say_once(f"{where}: {printable(str(reason))}; it is left where it is")
+            self._say_once(
+                f"{position_of(record)}: {printable(str(reason))}; it is left where it is"
+            )
             return
         key = record.partition, message.recipient
         self._boxes.setdefault(key, Inbox()).take(record, message, datetime.now(UTC))

@@ -8,6 +8,7 @@ from pipeline.messages import IMAGE_EVENTS, ImageEvent, Notification, moment, pa
 from pipeline.notify.notifier import title
 from pipeline.notify.recipients import Recipient
 from pipeline.stream.connection import Kafka
+from pipeline.stream.positions import position_of
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import printable, say
 
@@ -17,8 +18,7 @@ def rehearse(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
     if not recipients:
         say("nobody: there are no recipients; write a recipients.toml, or name it by --recipients")
         return
-    topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
-    with closing:
+    with kafka.connect(TopicReader) as topics:
         start, end = topics.beginning_offsets(IMAGE_EVENTS), topics.end_offsets(IMAGE_EVENTS)
         records = list(topics.read(start, end))
     last: dict[str, datetime] = {}  # when the message before this one would go out
@@ -26,7 +26,7 @@ def rehearse(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
         try:
             event = parse(record.value, ImageEvent)
         except InvalidInput as reason:
-            say(f"{record.topic}[{record.partition}] {record.offset}: {printable(str(reason))}")
+            say(f"{position_of(record)}: {printable(str(reason))}")
             continue
         came = moment(record.timestamp / 1000)
         for name, recipient in recipients.items():

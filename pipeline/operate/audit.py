@@ -49,6 +49,7 @@ from pipeline.operate.earlier import BEYOND, Earlier, Fate
 from pipeline.options import add_rule, read_rule
 from pipeline.pictures.previous_images import read_stored_image
 from pipeline.settings import Parser, Settings
+from pipeline.stages import IMAGE_ANALYSIS, IMAGE_EVENT_ALERT
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
@@ -64,8 +65,10 @@ from pipeline.stream.create_topics import TOPICS
 from pipeline.stream.dead_letters import SENT_BACK
 from pipeline.stream.deduplication import CAUSE, cause
 from pipeline.stream.expired import WHAT_TO_DO, deleted_unread
+from pipeline.stream.groups import committed_offsets
 from pipeline.stream.hanging import all_hanging, mend, said
-from pipeline.stream.topic_reader import TopicReader, committed_offsets, origin_of, position_of
+from pipeline.stream.positions import origin_of, position_of
+from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import (
     outgoing_message,
     transact,
@@ -116,8 +119,8 @@ class Audit:
         )
         self._in_outbox = {message.path for message in self._outbox()}
         self._taken: dict[str, dict[TopicPartition, int]] = {
-            IMAGES: committed_offsets(kafka, "image_analysis"),
-            IMAGE_EVENTS: committed_offsets(kafka, "image_event_alert"),
+            IMAGES: committed_offsets(kafka, IMAGE_ANALYSIS.name),
+            IMAGE_EVENTS: committed_offsets(kafka, IMAGE_EVENT_ALERT.name),
         }
         self._beginnings = beginnings = {topic: topics.beginning_offsets(topic) for topic in TOPICS}
         # What is caused before what causes it, which goes on meanwhile.
@@ -240,7 +243,7 @@ class Audit:
         """Name what the analysis will never read, where nothing says which images it was."""
         for partition, offset in self._taken[IMAGES].items():
             beginning = self._beginnings[IMAGES].get(partition, 0)
-            line = deleted_unread(partition, offset, beginning, "image_analysis")
+            line = deleted_unread(partition, offset, beginning, IMAGE_ANALYSIS.name)
             if line:
                 what = line.removesuffix(f"; {WHAT_TO_DO}")
                 self._fault("expired", f"{what}; nothing says of which images")
@@ -273,9 +276,9 @@ class Audit:
             changed = self._change(before, item, decision)
             before = item
             for record in records[1:]:
-                self._fault("twice", f"{_where(record)}: the event of {item.message.image_id}")
+                self._fault("twice", f"{position_of(record)}: the event of {item.message.image_id}")
             if event and changed == ():
-                self._fault("wrong", f"{_where(records[0])}: no change explains it")
+                self._fault("wrong", f"{position_of(records[0])}: no change explains it")
             elif event or changed:
                 self.counts["true changes"] += 1
                 self._check_event(item, event, *(changed or (None, {})))
@@ -394,7 +397,7 @@ class Audit:
             records = published.get(cause(record), [])
             self.counts["alerts"] += bool(records)
             for one in records[1:]:
-                self._fault("twice", f"{_where(one)}: the alert of {event.event_id}")
+                self._fault("twice", f"{position_of(one)}: the alert of {event.event_id}")
             alert, content = None, None
             with suppress(
                 InvalidInput, UnicodeDecodeError
@@ -443,7 +446,7 @@ class Audit:
                     else:
                         is_before = self._is_before(message.source, message.number)
                         if not is_before and position_of(record) not in self._set_aside:
-                            self._fault("wrong", f"{_where(record)}: nothing explains it")
+                            self._fault("wrong", f"{position_of(record)}: nothing explains it")
 
     def _check_files(self) -> None:
         """Files that have no reason to be there."""
@@ -476,7 +479,7 @@ class Audit:
 
     def _must_be_set_aside(self, record: ConsumerRecord) -> None:
         if self._state([record]) == "taken":
-            self._fault("lost", f"{_where(record)}: neither used nor set aside")
+            self._fault("lost", f"{position_of(record)}: neither used nor set aside")
 
     def _state(self, records: Sequence[ConsumerRecord]) -> str:
         """What has become of a message that came so often: taken, set aside or waiting."""
@@ -560,10 +563,6 @@ def _partition(record: ConsumerRecord) -> TopicPartition:
     return TopicPartition(record.topic, record.partition)
 
 
-def _where(record: ConsumerRecord) -> str:
-    return f"{record.topic}[{record.partition}] {record.offset}"
-
-
 def _causes(record: ConsumerRecord) -> set[bytes]:
     return {value for name, value in record.headers if name == CAUSE}
 
@@ -603,14 +602,13 @@ def main(arguments: Sequence[str]) -> None:
 
     ends: list[str] = []  # of transactions, which were lost
 
-    def make(closing: ExitStack) -> tuple[TopicReader, KafkaProducer | None]:
+    def make(kafka: Kafka, closing: ExitStack) -> tuple[TopicReader, KafkaProducer | None]:
         ends.extend(_mend_transactions(kafka, options.repair))
         # The producer first: an audit that was repairing can't send any more.
         producer = transactional_producer(kafka, "audit", closing) if options.repair else None
         return TopicReader(kafka, closing), producer
 
-    (topics, producer), closing = kafka.connect(make)
-    with closing:
+    with kafka.connect(make) as (topics, producer):
         try:
             audit = Audit(settings, kafka, topics, rule, options.repair)
             audit.run()

@@ -44,6 +44,7 @@ from pipeline.messages import (
 )
 from pipeline.pictures.mock import ORIGINAL, read_original
 from pipeline.settings import REPOSITORY, Parser, Settings, matching
+from pipeline.stages import CONSUMING_STAGES
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
@@ -56,13 +57,10 @@ from pipeline.store.names import (
 )
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
+from pipeline.stream.groups import committed_offsets
+from pipeline.stream.positions import RecordPosition, origin_of, position_of
 from pipeline.stream.topic_reader import (
-    CONSUMER_GROUPS,
-    RecordPosition,
     TopicReader,
-    committed_offsets,
-    origin_of,
-    position_of,
 )
 from pipeline.terminal import say
 
@@ -121,8 +119,7 @@ class Chaos:
 
     def records(self, topic: str) -> list[ConsumerRecord]:
         """All that readers of committed messages find in a topic."""
-        topics, closing = self._kafka.connect(lambda inner: TopicReader(self._kafka, inner))
-        with closing:
+        with self._kafka.connect(TopicReader) as topics:
             return list(topics.read(topics.beginning_offsets(topic), topics.end_offsets(topic)))
 
     def _acts(self, images: int) -> list[Callable[[], None]]:
@@ -198,7 +195,7 @@ class Chaos:
             del self._frozen[number]
 
     def _send_again(self) -> None:
-        for topic in CONSUMER_GROUPS:
+        for topic in {stage.consumes: None for stage in CONSUMING_STAGES}:
             records = [one for one in self.records(topic) if position_of(one) not in self.sent]
             for record in self._random.sample(records, min(len(records), 5)):
                 self._send(topic, record.value, record.key, record.headers)
@@ -262,15 +259,18 @@ class Chaos:
         producer = KafkaProducer(bootstrap_servers=self._settings.bootstrap_servers)
         sent = producer.send(topic, value, key, list(headers)).get(30)
         producer.close()
-        self.sent.add((topic, sent.partition, sent.offset))
-        return topic, sent.partition, sent.offset
+        position = RecordPosition(topic, sent.partition, sent.offset)
+        self.sent.add(position)
+        return position
 
     def _is_settled(self) -> bool:
         """Whether the stages have taken all that there is."""
-        for topic, group in CONSUMER_GROUPS.items():
-            offsets = committed_offsets(self._kafka, group)
-            for record in self.records(topic):
-                if record.offset >= offsets.get(TopicPartition(topic, record.partition), 0):
+        for stage in CONSUMING_STAGES:
+            offsets = committed_offsets(self._kafka, stage.name)
+            for record in self.records(stage.consumes):
+                if record.offset >= offsets.get(
+                    TopicPartition(stage.consumes, record.partition), 0
+                ):
                     return False
         return True
 
@@ -355,7 +355,8 @@ def account(chaos: Chaos, count: int) -> tuple[Discrepancies, dict[str, object]]
         origin_of(one) for one in came[DEAD_LETTERS] if _image(one) not in chaos.truncated
     ]
     ledger.expect(DEAD_LETTERS, map(str, of_images), map(str, set(of_images)))
-    rubbish = [one for one in chaos.rubbish if one[0] in CONSUMER_GROUPS]
+    consumed = {stage.consumes for stage in CONSUMING_STAGES}
+    rubbish = [one for one in chaos.rubbish if one.topic in consumed]
     ledger.expect(DEAD_LETTERS, map(str, of_rubbish), map(str, rubbish))
     kills = ", ".join(f"{number} of {what}" for what, number in chaos.kills.items())
     return ledger, {

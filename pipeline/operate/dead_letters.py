@@ -41,8 +41,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.action == "send":
         send(kafka, options.ids)
     else:
-        topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
-        with closing:
+        with kafka.connect(TopicReader) as topics:
             letters = read(topics)
             if options.action == "show":
                 for letter in chosen(letters, options.ids):
@@ -100,12 +99,11 @@ def show(letter: Letter) -> None:
 def send(kafka: Kafka, ids: Sequence[str]) -> None:
     """Send these, or all, back to where they came from, in one transaction."""
 
-    def make(closing: ExitStack) -> tuple[Any, TopicReader]:
+    def make(kafka: Kafka, closing: ExitStack) -> tuple[Any, TopicReader]:
         # The producer first: from here on nobody else can send what we find is not sent yet.
         return transactional_producer(kafka, "dead-letters", closing), TopicReader(kafka, closing)
 
-    (producer, topics), closing = kafka.connect(make)
-    with closing:
+    with kafka.connect(make) as (producer, topics):
         letters = read(topics)
         gone = sent_back(topics, letters)
         wanted = chosen(letters, ids) or [

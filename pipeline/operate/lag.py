@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from itertools import islice
 
 from pipeline.settings import Parser
+from pipeline.stages import CONSUMING_STAGES
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
 from pipeline.stream.expired import deleted_unread
-from pipeline.stream.topic_reader import CONSUMER_GROUPS, TopicReader, committed_offsets
+from pipeline.stream.groups import committed_offsets, member_count
+from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
 
 
@@ -16,15 +18,15 @@ def main(arguments: Sequence[str]) -> None:
     """Print a line for each stage."""
     parser = Parser("Show what waits for each stage.", "python -m pipeline lag")
     kafka = Kafka(parser.settings(parser.parse_args(arguments)), StopSignal(status=1))
-    topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
-    with closing:
+    with kafka.connect(TopicReader) as topics:
         say(f"{'stage':19} {'copies':>6} {'waiting':>9}  oldest")
-        for topic, group in CONSUMER_GROUPS.items():
-            waiting, since = waiting_in(topics, topic, kafka, group)
+        for stage in CONSUMING_STAGES:
+            waiting, since = waiting_in(topics, stage.consumes, kafka, stage.name)
             oldest = f"{max(0, time.time() - since):.1f} s" if waiting else "-"
-            say(f"{group:19} {copies(kafka, group):6} {waiting:9}  {oldest}")
-        for topic, group in CONSUMER_GROUPS.items():
-            for line in deleted_from(topics, topic, kafka, group):
+            members = member_count(kafka, stage.name)
+            say(f"{stage.name:19} {members:6} {waiting:9}  {oldest}")
+        for stage in CONSUMING_STAGES:
+            for line in deleted_from(topics, stage.consumes, kafka, stage.name):
                 say(line)
 
 
@@ -52,9 +54,3 @@ def deleted_from(topics: TopicReader, topic: str, kafka: Kafka, group: str) -> l
         for partition, beginning in sorted(topics.beginning_offsets(topic).items())
     )
     return [line for line in lines if line]
-
-
-def copies(kafka: Kafka, group: str) -> int:
-    """How many members Kafka counts in the group."""
-    with kafka.admin() as admin:
-        return len(admin.describe_groups([group])[group]["members"])

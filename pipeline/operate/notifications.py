@@ -21,8 +21,7 @@ def main(arguments: Sequence[str]) -> None:
         "python -m pipeline notifications",
     )
     kafka = Kafka(parser.settings(parser.parse_args(arguments)), StopSignal(status=1))
-    topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
-    with closing:
+    with kafka.connect(TopicReader) as topics:
         boxes, all_told = read(topics)
     lines: list[tuple[str, datetime, str, Sequence[str]]] = [
         (told.recipient, told.at.astimezone(UTC), told.outcome, told.event_ids) for told in all_told

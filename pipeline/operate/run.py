@@ -41,17 +41,14 @@ from pipeline.notify.recipients import Recipient
 from pipeline.operate import chaos, notifications
 from pipeline.options import add_recipients, add_rule, read_rule, receiving_options, recipients_of
 from pipeline.settings import PORT, REPOSITORY, VARIABLES, Parser, Settings, matching
+from pipeline.stages import CONSUMING_STAGES
 from pipeline.stop_signal import StopSignal
 from pipeline.store.names import digest
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import ABOUT
-from pipeline.stream.topic_reader import (
-    CONSUMER_GROUPS,
-    TopicReader,
-    committed_offsets,
-    origin_of,
-    position_of,
-)
+from pipeline.stream.groups import committed_offsets
+from pipeline.stream.positions import origin_of, position_of
+from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
 
 COLOURS = {
@@ -127,9 +124,15 @@ class RunRecords:
         for topic in self.records:
             ends = self._topics.end_offsets(topic)
             self.began |= ends
-            has_taker = topic in CONSUMER_GROUPS
-            start |= self._topics.beginning_offsets(topic) if has_taker else ends
-            start |= committed_offsets(kafka, CONSUMER_GROUPS[topic]) if has_taker else {}
+            groups = [stage.name for stage in CONSUMING_STAGES if stage.consumes == topic]
+            beginnings = self._topics.beginning_offsets(topic) if groups else ends
+            committed = [committed_offsets(kafka, group) for group in groups]
+            start |= {
+                partition: min(
+                    (offsets.get(partition, beginning) for offsets in committed), default=beginning
+                )
+                for partition, beginning in beginnings.items()
+            }
         self._consumer.assign(list(self.began))
         for partition in self.began:
             self._consumer.seek(partition, start[partition])
@@ -148,8 +151,10 @@ class RunRecords:
             ends = self._topics.end_offsets(topic)
             if any(self._consumer.position(partition) < end for partition, end in ends.items()):
                 return False
-            if topic in CONSUMER_GROUPS:
-                committed = committed_offsets(self._kafka, CONSUMER_GROUPS[topic])
+            for stage in CONSUMING_STAGES:
+                if stage.consumes != topic:
+                    continue
+                committed = committed_offsets(self._kafka, stage.name)
                 for record in records:
                     partition = TopicPartition(record.topic, record.partition)
                     if committed.get(partition, 0) <= record.offset:
@@ -271,8 +276,7 @@ def run(
     """Run the programs until they are done or one fails; the exit status."""
     stop = StopSignal(status=130, seconds=20)
     kafka = Kafka(settings, stop)
-    ledger, closing = kafka.connect(lambda inner: RunRecords(kafka, inner))
-    with closing:
+    with kafka.connect(RunRecords) as ledger, ExitStack() as closing:
         programs: list[Program] = []
         closing.callback(stop_all, programs)
         programs += start(options)

@@ -39,8 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         if not re.fullmatch(IMAGE_ID, name):
             parser.error(f"{name!r} is no image id, as 00003 and cam1-00003 are")
     kafka = Kafka(parser.settings(options), StopSignal(status=1))
-    topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
-    with closing:
+    with kafka.connect(TopicReader) as topics:
         decisions = decisions_about(set(options.ids), topics)
     for name in dict.fromkeys(options.ids):
         for _, line in sorted(decisions.get(name, [])):

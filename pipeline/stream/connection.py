@@ -73,19 +73,27 @@ class Kafka:
         logging.getLogger("kafka").addHandler(self._log)
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def connect(self, make: Callable[[ExitStack], T]) -> tuple[T, ExitStack]:
-        """What `make` makes of a Kafka that is there and has our topics, and what closes it.
+    @contextmanager
+    def connect(self, make: Callable[["Kafka", ExitStack], T]) -> Iterator[T]:
+        """What `make` makes of a Kafka that is there and has our topics.
+
+        `make` adds to the stack what closes its clients, which happens at the end of the block.
 
         Ends the program when it is told to stop, when Kafka has been away for longer than the
         settings allow, and when Kafka refuses us.
         """
+        made, closing = self._connect(make)
+        with closing:
+            yield made
+
+    def _connect(self, make: Callable[["Kafka", ExitStack], T]) -> tuple[T, ExitStack]:
         while not self.stop:
             if self._reachable():
                 with ExitStack() as closing:
                     self._log.failure, self._log.is_refusal = "", False
                     try:
                         self._make_topics()
-                        made = make(closing)
+                        made = make(self, closing)
                     except TRANSIENT as error:
                         if self._log.is_refusal:
                             raise FatalError(

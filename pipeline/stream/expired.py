@@ -8,6 +8,7 @@ the usual poll costs nothing more.
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from pipeline.stream.positions import partition_name
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
 
@@ -49,7 +50,7 @@ def deleted_unread(
     partition: TopicPartition, offset: int | None, beginning: int, stage: str
 ) -> str:
     """The line about messages that Kafka deleted from `offset` on; nothing if there are none."""
-    where = f"{partition.topic}[{partition.partition}]"
+    where = partition_name(partition)
     # A transaction ends with a marker, which takes an offset: one alone is no message.
     if beginning - (offset or 0) < 2:
         return ""

@@ -38,6 +38,7 @@ from kafka.errors import (
 from pipeline.errors import FatalError
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
+from pipeline.stream.positions import partition_name
 
 OFFSETS = "__consumer_offsets"
 # Our programs' transactional ids; the copies of a stage share a group of the stage's name.
@@ -169,7 +170,7 @@ def _wait_for_leaders(admin: KafkaAdminClient, seconds: float) -> None:
 
 def said(found: Hanging) -> str:
     """What has happened, in one line for the user."""
-    first, *more = (f"{one.topic}[{one.partition}]" for one in found.partitions)
+    first, *more = map(partition_name, found.partitions)
     where = f"{first} and {len(more)} more" if more else first
     return (
         f"Kafka acknowledged a transaction of {found.transactional_id} and then lost its end in "

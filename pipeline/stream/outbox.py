@@ -165,15 +165,15 @@ class Outbox:
 
     def _connect(self) -> None:
         self._closing.close()
-        made, self._closing = self._kafka.connect(self._make)
+        made = self._closing.enter_context(self._kafka.connect(self._make))
         self._producer, self.known, self._marked = made
 
-    def _make(self, closing: ExitStack) -> tuple[KafkaProducer, int, str]:
-        self._kafka.check()
+    def _make(self, kafka: Kafka, closing: ExitStack) -> tuple[KafkaProducer, int, str]:
+        kafka.check()
         # From here on nothing that had this name before can publish, so what is last stays so.
-        producer = transactional_producer(self._kafka, self.name, closing)
+        producer = transactional_producer(kafka, self.name, closing)
         consumer = KafkaConsumer(
-            **self._kafka.options,
+            **kafka.options,
             group_id=self.name,
             # Otherwise it would read the marker before one that is just being committed.
             isolation_level="read_committed",

@@ -188,8 +188,7 @@ class Stage:
     def polls(self) -> Iterator[tuple[Membership, Polled]]:
         """What each poll has found, which may be nothing, twice a second until told to stop."""
         while not self.kafka.stop:
-            place, closing = self.kafka.connect(self._join)
-            with closing:
+            with self.kafka.connect(self._join) as place:
                 try:
                     yield from self._polls(place)
                 except KafkaError as error:
@@ -198,13 +197,13 @@ class Stage:
             self.kafka.stop.wait(min(2**self._failures / 8, 10))
             self._failures += 1
 
-    def _join(self, closing: ExitStack) -> Membership:
-        topic_ids = self.kafka.topic_ids
-        self.kafka.check()
-        producer = transactional_producer(self.kafka, self.lock.name, closing)
+    def _join(self, kafka: Kafka, closing: ExitStack) -> Membership:
+        topic_ids = kafka.topic_ids
+        kafka.check()
+        producer = transactional_producer(kafka, self.lock.name, closing)
         consumer = KafkaConsumer(
             self.takes,
-            **self.kafka.options,
+            **kafka.options,
             group_id=self.name,
             # Static membership: a copy that starts again takes up its partitions at once.
             group_instance_id=self.lock.name,
@@ -216,7 +215,7 @@ class Stage:
             enable_auto_commit=False,
         )
         closing.callback(consumer.close, autocommit=False, timeout_ms=1000)
-        topics = TopicReader(self.kafka, closing)
+        topics = TopicReader(kafka, closing)
         repeats = Deduplicator(topics, self.publishes)
         return Membership(consumer, producer, topics, repeats, set(), topic_ids)
 

@@ -8,13 +8,9 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaTimeoutError, LeaderNotAvailableError
 
-from pipeline.messages import IMAGE_EVENTS, IMAGES
 from pipeline.stream.connection import Kafka
+from pipeline.stream.positions import partition_name
 
-RecordPosition = tuple[str, int, int]  # topic, partition, offset
-
-# Which program takes which topic; its group has its name.
-CONSUMER_GROUPS = {IMAGES: "image_analysis", IMAGE_EVENTS: "image_event_alert"}
 PATIENCE = 60  # seconds without a record; Kafka ends a dead program's transaction in 21 at most
 
 
@@ -116,28 +112,5 @@ def _offsets(
         # kafka-python 3.0.12 (beginning_or_end_offset) trips over a partition without a leader.
         partition = error.args[0]
         raise LeaderNotAvailableError(
-            f"{partition.topic}[{partition.partition}] has no broker that leads it"
+            f"{partition_name(partition)} has no broker that leads it"
         ) from error
-
-
-def committed_offsets(kafka: Kafka, group: str) -> dict[TopicPartition, int]:
-    """The offset of each partition up to which the group has committed."""
-    with kafka.admin() as admin:
-        offsets = admin.list_group_offsets([group]).get(group, {})
-    return {partition: one.offset for partition, one in offsets.items() if one.offset >= 0}
-
-
-def position_of(record: ConsumerRecord) -> RecordPosition:
-    """Where a record is."""
-    return record.topic, record.partition, record.offset
-
-
-def origin_of(dead_letter: ConsumerRecord) -> RecordPosition:
-    """Where a dead letter comes from; nowhere, if another program sent it without saying so."""
-    headers = dict(dead_letter.headers)
-    topic, *numbers = (
-        (headers.get(f"__connect.errors.{name}") or b"").decode(errors="replace")
-        for name in ("topic", "partition", "offset")
-    )
-    partition, offset = (int(one) if one.isdecimal() else -1 for one in numbers)
-    return topic, partition, offset

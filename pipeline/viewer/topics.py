@@ -68,8 +68,7 @@ def follow(kafka: Watched, index: Index) -> None:
     positions: dict[TopicPartition, int] = {}
     while not kafka.stop:
         try:
-            topics, closing = kafka.connect(lambda inner: TopicReader(kafka, inner))
-            with closing:
+            with kafka.connect(TopicReader) as topics:
                 while not kafka.stop:
                     for topic in TAKEN:
                         take(topics, topic, positions, index)
