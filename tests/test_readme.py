@@ -4,7 +4,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,9 +12,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import HERE, Pipeline, clone_to, docker, until
-
-from pipeline.messages import MESSAGE_TYPES
-from pipeline.notify.recipients import Recipient, read_recipients
 
 README = (HERE / "README.md").read_text()
 CONTAINER = "pipeline_container"
@@ -188,50 +184,3 @@ def test_a_change_of_code_rebuilds_nothing_else(image: str, tmp_path: Path) -> N
     changed = [old != new for old, new in zip(*layers, strict=True)]
     assert sum(changed) <= 2
     assert changed[-1]
-
-
-def test_the_readmes_consumer(pipeline: Pipeline) -> None:
-    """The README's own consumer prints the alerts."""
-    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
-    assert "KafkaConsumer" in code
-    pipeline.start("image_analysis.py")
-    pipeline.start("image_event_alert.py")
-    pipeline.receive()
-    pipeline.waits_for("alerts", 2)
-    consumer = pipeline.data / "consumer.py"
-    consumer.write_text(code.replace("localhost:9092", pipeline.bootstrap_servers))
-    started = pipeline.start(sys.executable, "-u", str(consumer))
-    started.says('"event_id":"00007"')
-    started.process.kill()
-
-
-def test_the_readmes_recipients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's example of a recipients.toml is one, and names each setting that there is."""
-    section = README.split("## Tell people\n")[1].split("\n## ")[0]
-    file = tmp_path / "recipients.toml"
-    file.write_text(re.findall(r"```toml\n(.*?)```", section, re.DOTALL)[0])
-    monkeypatch.setenv("MAIL_USER", "me")
-    monkeypatch.setenv("MAIL_PASSWORD", "se/cr@et")
-    assert list(read_recipients(file)) == ["night-shift", "archive"]
-    settings = {field.name for field in msgspec.structs.fields(Recipient)}
-    assert settings <= set(re.findall(r"`(\w+)`", section))
-
-
-def test_what_proves_the_promises_is_there() -> None:
-    """Each test that the README names is one of ours."""
-    named = set(re.findall(r"`(test_\w+)`", README))
-    ours = "".join(path.read_text() for path in (HERE / "tests").rglob("test_*.py"))
-    assert len(named) > 15
-    assert named <= set(re.findall(r"def (test_\w+)", ours))
-
-
-def test_the_fields_are_those_of_the_messages() -> None:
-    """The README's table names each field, those in brackets that may be absent."""
-    for topic, kind in MESSAGE_TYPES.items():
-        row = re.search(rf"^\| `{topic}` \| (`image_id.*|`event_id.*) \|$", README, re.MULTILINE)
-        assert row
-        needed, _, optional = row[1].partition("[")
-        fields = [(field.name, field.required) for field in msgspec.structs.fields(kind)]
-        assert {name for name, required in fields if required} == set(re.findall("`(.+?)`", needed))
-        others = {name for name, required in fields if not required}
-        assert others == set(re.findall("`(.+?)`", optional))
