@@ -1,13 +1,21 @@
 """Alert: tell the interested parties of each image event, and keep each alert.
 
-They are whoever reads this terminal, `image_event_alerts/` or the topic `alerts`; and those whom
-`recipients.toml` names, by mail, chat and the like. Who of these is told of what is decided here,
-together with the alert. The sending is `telling.py`'s, beside it: it holds up no alert.
+For each batch of messages from the topic `image-events`:
+
+1. take the batch: read each event's description from `image_event_database/`;
+2. decide: every event is an alert, and the recipients' own conditions say who else is told of it;
+3. store the alert in `image_event_alerts/`;
+4. publish the alert in the topic `alerts`, and who is to be told of it in `notifications`;
+5. commit: the messages and the offsets of the batch become visible in one transaction.
+
+The interested parties are whoever reads this terminal, `image_event_alerts/` or the topic
+`alerts`, and the recipients that `recipients.toml` names. The notifier sends to these by mail,
+chat and the like, in a thread of its own, so that a slow mail server delays no alert.
 
     python image_event_alert.py
 """
 
-from pipeline.descriptions import alert_of, read_description
+from pipeline.alerts import alert_of
 from pipeline.errors import InvalidInput
 from pipeline.messages import (
     ALERTS,
@@ -20,9 +28,8 @@ from pipeline.messages import (
 )
 from pipeline.notify.notifier import Notifier, some_ids
 from pipeline.notify.rehearse import rehearse
-from pipeline.options import add_recipients, recipients_of
+from pipeline.options import alert_options
 from pipeline.program import run_program
-from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
@@ -32,15 +39,10 @@ from pipeline.terminal import say
 
 
 def main() -> None:
-    """Send alerts until told to stop."""
-    parser = Parser("Alert: tell the interested parties of each image event.")
-    add_recipients(parser)
-    about = "only say who would be told of which of the events that there are, and when"
-    parser.add_argument("--dry-run", action="store_true", help=about)
-    options = parser.parse_args()
-    settings = parser.settings(options)
-    recipients = recipients_of(parser, options.recipients, settings.data)
-    if options.dry_run:
+    """Send alerts until the program is asked to stop."""
+    options = alert_options()
+    settings, recipients = options.settings, options.recipients
+    if options.is_dry_run:
         rehearse(Kafka(settings, StopSignal(status=1)), recipients)
         return
     stage = Stage(settings, "image_event_alert", takes=IMAGE_EVENTS, publishes=ALERTS)
@@ -54,29 +56,38 @@ def main() -> None:
         teller.start()
 
     for batch in stage.batches():
+        # 1. Take the batch.
         events.expect(paths(batch.values, ImageEvent))
         for record in batch:
             try:
                 event = parse(record.value, ImageEvent)
-                alert, text = alert_of(event, read_description(events, event))
+                alert, text = alert_of(event, events)
             except InvalidInput as reason:
                 batch.set_aside(record, reason)
                 continue
-            # Without its time, the event may be sent again on purpose, after a reset.
-            known = event.received or alerts.has(alert.path)
-            if known and batch.is_repeated(record, event):
+
+            # 2. Decide. After a reset, a message without a time may be sent again on purpose.
+            # Such a message counts as repeated only while its alert's file is there.
+            may_be_repeated = event.received or alerts.has(alert.path)
+            if may_be_repeated and batch.is_repeated(record, event):
                 batch.say_after_commit(f"{event.event_id}  came twice; there is an alert already")
                 continue
+            told = [name for name, one in recipients.items() if not one.rejection_reason(event)]
+
+            # 3. Store the alert.
             alerts.write(alert.path, text)
+
+            # 4. Publish the alert, and a notification for each recipient.
             batch.publish(record, alert)
-            for name, recipient in recipients.items():
-                if not recipient.rejection_reason(event):
-                    to_tell = Notification(recipient=name, event=event, alert_path=alert.path)
-                    batch.publish(record, to_tell, NOTIFICATIONS)
+            for name in told:
+                notification = Notification(recipient=name, event=event, alert_path=alert.path)
+                batch.publish(record, notification, NOTIFICATIONS)
             batch.say_after_commit(
                 f"{event.event_id}  ALERT: image {event.image_id} differs from image "
                 f"{event.previous_image_id}; see {alert.path}"
             )
+
+        # 5. Commit, once all files are safely in place.
         alerts.sync()
         batch.commit()
     if teller:

@@ -25,9 +25,9 @@ from PIL import Image
 from benchmarks.images import KINDS, Kind, Pair
 from benchmarks.rounds import ROUNDS, Figure, interleaved, over, seconds
 from pipeline.comparison.decode import decode
-from pipeline.comparison.measure import compare
-from pipeline.descriptions import event_of
+from pipeline.comparison.rule import ANY_DIFFERENCE
 from pipeline.errors import InvalidInput
+from pipeline.image_events import NewEvent, decide
 from pipeline.messages import ReceivedImage
 from pipeline.pictures.previous_images import StoredImage
 from pipeline.store.names import digest
@@ -68,11 +68,11 @@ def ours(pair: Pair) -> Callable[[], Found]:
             raise InvalidInput(f"{second.path} has other bytes than when it was stored")
         is_same = previous.content == content
         image = StoredImage(second, content, previous.pixels if is_same else decode(content))
-        change = compare(previous.pixels, image.pixels)
-        if change is None:
+        decision = decide(previous, image, ANY_DIFFERENCE, RECEIVED)
+        if not isinstance(decision, NewEvent):
             return Found(is_changed=False)
-        event, files = event_of(previous, image, change, RECEIVED)
-        return Found(True, change.l2_norm, files[str(event.difference_path)])
+        event = decision.message
+        return Found(True, event.l2_norm or 0, decision.files[str(event.difference_path)])
 
     return once
 

@@ -1,126 +1,154 @@
-"""The texts of image events and alerts for people: written here, and read here."""
+"""The texts for people: an image event's description, and an alert. Written here and read here.
 
+A text is lines of `Name: value`. The names of a description's lines stand only in this file.
+"""
+
+import math
+import re
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
-from pipeline.comparison.draw import draw
 from pipeline.comparison.measure import Change
-from pipeline.comparison.rule import ANY_DIFFERENCE, Rule
-from pipeline.errors import InvalidInput
-from pipeline.messages import Alert, ImageEvent, ImageWithoutEvent
-from pipeline.pictures.previous_images import StoredImage
-from pipeline.store.database import Database
-from pipeline.store.names import IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
+from pipeline.messages import ImageEvent, ReceivedImage
 from pipeline.terminal import printable
 
+EVENT = "Image event"
+IMAGE = "Image"
+PREVIOUS_IMAGE = "Previous image"
+ORIGINAL_FILE = "Original file"
+DIFFERENCE_IMAGE = "Difference image"
+RECEIVED = "Received"
+SIZE = "Size"
+L2_NORM = "L2 norm"
+RMS = "RMS difference"
+BLOCK_DIFFERENCE = "Largest block difference"
+THRESHOLD = "Threshold"
+MASK = "Mask"
+PIXELS_CHANGED = "Pixels changed"
+CHANGED_BOX = "Changed box"
 
-def event_of(
-    previous: StoredImage,
-    image: StoredImage,
-    change: Change,
-    received: datetime,
-    rule: Rule = ANY_DIFFERENCE,
-) -> tuple[ImageEvent, dict[str, bytes]]:
-    """The image event of a change: the message, and the files for people by their paths."""
-    name, before = image.message.image_id, previous.message.image_id
-    path = f"{IMAGE_EVENT_DATABASE}/image_event_{name}.txt"
-    difference_path = f"{IMAGE_EVENT_DATABASE}/image_event_{name}.jpg"
-    difference = draw(change)
+MAX_BYTES = 2**16  # of a description that is read; a longer text is cut
+MAX_VALUE = 60  # characters of a value that a list shows
+SHARE = re.compile(r"(?P<percent>[0-9.]+(e-?[0-9]+)?) %( \(([0-9]{1,18}) of ([0-9]{1,18})\))?")
+BOX = re.compile(r"([0-9]{1,9}) x ([0-9]{1,9}) pixels at x ([0-9]{1,9}), y ([0-9]{1,9})")
+
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an image event's description says; a value that can't be read is empty or None."""
+
+    lines: list[tuple[str, str]]  # every name with its value, as they stand in the text
+    fault: str  # what is wrong with the text; empty if nothing is
+    image_path: str = ""
+    previous_image_path: str = ""
+    difference_path: str = ""
+    received: int | None = None  # seconds since 1970
+    rms: str = ""  # with its unit, as in `38.2 of 255`
+    changed_percent: float | None = None
+    changed_box: str = ""  # as in `20 x 20 pixels at x 40, y 20`
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """The changed box in pixels: left, top, width and height."""
+        return box_of(self.changed_box)
+
+
+def write_description(
+    event: ImageEvent, image: ReceivedImage, change: Change, size: Size, previous_size: Size
+) -> bytes:
+    """The description of an image event, in UTF-8. A line without a value is left out."""
     left, top, right, bottom = change.box
-    size, size_before = (f"{one.pixels.width} x {one.pixels.height}" for one in (image, previous))
-    full = f"of {change.full_scale:.6g}"
-    in_a_block = ", in a block of 8 x 8 pixels"
-    lines = {
-        "Image event": name,
-        "Image": image.message.path,
-        "Previous image": previous.message.path,
-        "Original file": printable(image.message.original_name or ""),
-        "Difference image": difference_path,
-        "Received": f"{received.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
-        "Size": size if size == size_before else f"{size}, before {size_before}",
-        "L2 norm": f"{change.l2_norm:.10g}",
-        "RMS difference": f"{change.rms:.6g} {full}",
-        "Largest block difference": f"{change.block_difference:.6g} {full}{in_a_block}",
-        "Threshold": f"{rule.threshold:.10g}" if rule.threshold else "any difference",
-        "Mask": f"SHA-256 {rule.mask_sha256}" if rule.mask_sha256 else "",
-        "Pixels changed": f"{change.percent} ({change.changed_pixels} of {change.pixels})",
-        "Changed box": f"{right - left} x {bottom - top} pixels at x {left}, y {top}",
+    received = event.received and event.received.astimezone(UTC)
+    width_height, previous_width_height = (f"{w} x {h}" for w, h in (size, previous_size))
+    full_scale = f"of {change.full_scale:.6g}"
+    values = {
+        EVENT: event.event_id,
+        IMAGE: event.image_path,
+        PREVIOUS_IMAGE: event.previous_image_path,
+        ORIGINAL_FILE: printable(image.original_name or ""),
+        DIFFERENCE_IMAGE: event.difference_path,
+        RECEIVED: f"{received:%Y-%m-%d %H:%M:%S} UTC" if received else "",
+        SIZE: width_height + (f", before {previous_width_height}" if size != previous_size else ""),
+        L2_NORM: f"{change.l2_norm:.10g}",
+        RMS: f"{change.rms:.6g} {full_scale}",
+        BLOCK_DIFFERENCE: (
+            f"{change.block_difference:.6g} {full_scale}, in a block of 8 x 8 pixels"
+        ),
+        THRESHOLD: f"{event.threshold:.10g}" if event.threshold else "any difference",
+        MASK: f"SHA-256 {event.mask_sha256}" if event.mask_sha256 else "",
+        PIXELS_CHANGED: f"{change.percent} ({change.changed_pixels} of {change.pixels})",
+        CHANGED_BOX: f"{right - left} x {bottom - top} pixels at x {left}, y {top}",
     }
-    known = (f"{name}: {value}\n" for name, value in lines.items() if value)
-    description = "".join(known).encode()
-    event = ImageEvent(
-        event_id=name,
-        image_id=name,
-        previous_image_id=before,
-        path=path,
-        sha256=digest(description),
-        difference_path=difference_path,
-        difference_sha256=digest(difference),
-        image_path=image.message.path,
-        previous_image_path=previous.message.path,
-        l2_norm=change.l2_norm,
-        rms=change.rms,
-        changed_share=change.changed_share,
-        box=change.box,
-        block_difference=change.block_difference,
-        threshold=rule.threshold,
-        mask_sha256=rule.mask_sha256,
-        received=received,
+    return "".join(f"{name}: {value}\n" for name, value in values.items() if value).encode()
+
+
+def read_description(content: bytes, event_id: str) -> Description:
+    """What a description says. A damaged text raises no error: the `fault` says what is wrong."""
+    fault = ""
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        fault = f"it is no text in UTF-8: {error}"
+    text = content[:MAX_BYTES].decode(errors="replace")
+    lines = [_name_and_value(line) for line in text.splitlines()]
+    if not fault and (EVENT, event_id) not in lines:
+        fault = f"it has no line “{EVENT}: {event_id}”"
+    values = dict(reversed(lines))  # of two lines with the same name, the first counts
+    return Description(
+        lines,
+        fault,
+        image_path=values.get(IMAGE, ""),
+        previous_image_path=values.get(PREVIOUS_IMAGE, ""),
+        difference_path=values.get(DIFFERENCE_IMAGE, ""),
+        received=seconds_of(values.get(RECEIVED, "")),
+        rms=values.get(RMS, "")[:MAX_VALUE],
+        changed_percent=_percent_of(values.get(PIXELS_CHANGED, "")),
+        changed_box=values.get(CHANGED_BOX, "")[:MAX_VALUE],
     )
-    return event, {difference_path: difference, path: description}
 
 
-def no_event(
-    previous: StoredImage | None,
-    image: StoredImage,
-    change: Change | None,
-    rule: Rule,
-    received: datetime,
-) -> tuple[ImageWithoutEvent, str]:
-    """Why an image is no event: the message, and the words for the terminal."""
-    reason: Literal["first image", "same bytes", "same pixels", "below threshold"]
-    words = "unchanged"
-    if previous is None:
-        reason = words = "first image"
-    elif change:
-        reason = "below threshold"
-        measured = f"largest block difference {change.block_difference:.4g}"
-        words = f"no event: {measured} is under the threshold {rule.threshold:.10g}"
-    else:
-        reason = "same bytes" if previous.pixels is image.pixels else "same pixels"
-    without = ImageWithoutEvent(
-        image_id=image.message.image_id,
-        reason=reason,
-        previous_image_id=previous.message.image_id if previous else None,
-        block_difference=change.block_difference if change else None,
-        threshold=rule.threshold,
-        mask_sha256=rule.mask_sha256,
-        received=received,
-    )
-    return without, words
-
-
-def alert_of(event: ImageEvent, description: str) -> tuple[Alert, bytes]:
-    """The alert of an image event: the message, and the file's text for people."""
-    text = (
+def write_alert(event: ImageEvent, description: str) -> bytes:
+    """The text of an alert, in UTF-8: what happened, and the event's description."""
+    return (
         f"Alert: image {event.image_id} differs from image {event.previous_image_id}\n"
         f"{description}"
         f"Description: {event.path}\n"
     ).encode()
-    alert = Alert(
-        event_id=event.event_id,
-        image_id=event.image_id,
-        path=f"{IMAGE_EVENT_ALERTS}/image_event_alert_{event.event_id}.txt",
-        sha256=digest(text),
-        previous_image_id=event.previous_image_id,
-        received=event.received,
-    )
-    return alert, text
 
 
-def read_description(events: Database, event: ImageEvent) -> str:
-    """The image event's description, for people. Raises `Unusable`."""
-    try:
-        return events.read(event.path, event.sha256).decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{event.path} is no text: {error}") from error
+def seconds_of(text: str) -> int | None:
+    """A time, like `2026-11-25 01:26:18 UTC`, in seconds since 1970; None if the text is none."""
+    with suppress(ValueError, OverflowError):
+        time = datetime.fromisoformat(text.removesuffix("UTC").strip())
+        return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+    return None
+
+
+def box_of(text: str) -> tuple[int, int, int, int] | None:
+    """A changed box as left, top, width and height in pixels; None if the text is none."""
+    if not (found := BOX.fullmatch(text)):
+        return None
+    width, height, left, top = map(int, found.groups())
+    return left, top, width, height
+
+
+def _percent_of(text: str) -> float | None:
+    """The changed share in percent, from `99.9 % (122388 of 122500)`; None if there is none.
+
+    The two counts are exact, the percentage before them is rounded.
+    """
+    with suppress(ValueError, ArithmeticError):
+        if found := SHARE.match(text):
+            changed, pixels = found[4], found[5]
+            percent = 100 * int(changed) / int(pixels) if pixels else float(found["percent"])
+            return percent if math.isfinite(percent) else None
+    return None
+
+
+def _name_and_value(line: str) -> tuple[str, str]:
+    """The two parts of a line; a line without a colon has no name."""
+    name, colon, value = line.partition(":")
+    return (name.strip(), value.strip()) if colon else ("", line.strip())

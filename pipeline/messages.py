@@ -36,6 +36,7 @@ Measure = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Recipient = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_-]{{1,64}}{END}")]
 Pixels = Annotated[int, Meta(ge=0, lt=2**31)]
+Reason = Literal["first image", "same bytes", "same pixels", "below threshold"]
 
 
 def moment(seconds: float) -> datetime:
@@ -103,7 +104,7 @@ class _AboutImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ImageWithoutEvent(_AboutImage, frozen=True, kw_only=True, omit_defaults=True):
     """In `images-without-event`: an image was analysed and is no event, and why."""
 
-    reason: Literal["first image", "same bytes", "same pixels", "below threshold"]
+    reason: Reason
     previous_image_id: ImageId | None = None
     block_difference: Measure | None = None
     threshold: Measure = 0

@@ -3,6 +3,8 @@
 import argparse
 import os
 from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.comparison.decode import decode
@@ -63,8 +65,45 @@ def receiving_options(arguments: list[str] | None = None) -> tuple[Namespace, Se
     return options, settings
 
 
+@dataclass(frozen=True)
+class AnalysisOptions:
+    """What image_analysis.py is asked to do."""
+
+    settings: Settings
+    rule: Rule
+
+
+@dataclass(frozen=True)
+class AlertOptions:
+    """What image_event_alert.py is asked to do."""
+
+    settings: Settings
+    recipients: dict[str, Recipient]  # by name
+    is_dry_run: bool
+
+
+def analysis_options(arguments: Sequence[str] | None = None) -> AnalysisOptions:
+    """The options of image_analysis.py; an option that makes no sense ends the program with 2."""
+    parser = Parser("Analyse images: compare each with the one before it; a change is an event.")
+    add_rule(parser)
+    options = parser.parse_args(arguments)
+    return AnalysisOptions(parser.settings(options), read_rule(parser, options))
+
+
+def alert_options(arguments: Sequence[str] | None = None) -> AlertOptions:
+    """The options of image_event_alert.py; one that makes no sense ends the program with 2."""
+    parser = Parser("Alert: tell the interested parties of each image event.")
+    add_recipients(parser)
+    about = "only say who would be told of which of the events that there are, and when"
+    parser.add_argument("--dry-run", action="store_true", help=about)
+    options = parser.parse_args(arguments)
+    settings = parser.settings(options)
+    recipients = recipients_of(parser, options.recipients, settings.data)
+    return AlertOptions(settings, recipients, options.dry_run)
+
+
 def add_rule(parser: Parser) -> None:
-    """The options that say what makes an image an event."""
+    """Add the options that say which change is an image event."""
     number = matching(r"[0-9]{1,10}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", "a number, as in 10")
     about = "the least block difference that is an event, in the image's own units; 0: any; "
     parser.add_setting("--threshold", "N", "0", number, about)
@@ -73,7 +112,7 @@ def add_rule(parser: Parser) -> None:
 
 
 def read_rule(parser: Parser, options: Namespace) -> Rule:
-    """The rule that the options say; ends the program with 2 if the mask can't be used."""
+    """The rule that the options give; a mask that can't be used ends the program with 2."""
     threshold = float(options.threshold)
     if not options.mask:
         return Rule(threshold)
@@ -85,7 +124,7 @@ def read_rule(parser: Parser, options: Namespace) -> Rule:
 
 
 def add_recipients(parser: Parser) -> None:
-    """The option that says who else is told."""
+    """Add the option that names the file of the recipients."""
     about = "who else is told; not given, recipients.toml beside the data, if there is one; "
     parser.add_setting("--recipients", "FILE", None, about=about)
 
@@ -93,7 +132,10 @@ def add_recipients(parser: Parser) -> None:
 def recipients_of(
     parser: argparse.ArgumentParser, named: str | None, data: Path | str
 ) -> dict[str, Recipient]:
-    """Those of the file, none if it isn't named and isn't there; ends with 2 on a bad one."""
+    """The recipients by name: of the named file, or of recipients.toml if there is such a file.
+
+    A file that can't be used ends the program with 2.
+    """
     path = (data if isinstance(data, Path) else REPOSITORY) / "recipients.toml"
     if not named and not os.path.lexists(path):
         return {}

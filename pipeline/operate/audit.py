@@ -21,10 +21,10 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
-from pipeline.comparison.measure import compare
+from pipeline.alerts import alert_of
 from pipeline.comparison.rule import Rule
-from pipeline.descriptions import alert_of, event_of
 from pipeline.errors import FatalError, InvalidInput
+from pipeline.image_events import NewEvent, decide
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -342,14 +342,12 @@ class Audit:
             previous, image = (
                 read_stored_image(self._images, one.message) for one in (before, item)
             )
-            change = compare(previous.pixels, image.pixels, rule.mask, rule.threshold)
         except InvalidInput as reason:
             self._fault("wrong", f"{reason}, and was not set aside")
             return None
-        if change is None or change.block_difference < rule.threshold:
-            return ()
         when = item.message.received or moment(item.records[0].timestamp / 1000)
-        return event_of(previous, image, change, when, rule)
+        decision = decide(previous, image, rule, when)
+        return (decision.message, decision.files) if isinstance(decision, NewEvent) else ()
 
     def _check_event(
         self,
@@ -399,11 +397,8 @@ class Audit:
             for one in records[1:]:
                 self._fault("twice", f"{position_of(one)}: the alert of {event.event_id}")
             alert, content = None, None
-            with suppress(
-                InvalidInput, UnicodeDecodeError
-            ):  # for which the event's files are blamed
-                description = self._events.read(event.path, event.sha256).decode()
-                alert, content = alert_of(event, description)
+            with suppress(InvalidInput):  # for which the event's files are blamed
+                alert, content = alert_of(event, self._events)
             if not records:
                 mend = self._sending(ALERTS, alert, record) if alert else None
                 self._fault("lost", f"{ALERTS}: no message of the event {event.event_id}", mend)

@@ -1,5 +1,6 @@
-"""The image before each image, from memory or from the image database."""
+"""Find the image that comes before an image, from memory or from the image database."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -7,58 +8,96 @@ from PIL import Image
 
 from pipeline.comparison.decode import decode
 from pipeline.errors import InvalidInput
-from pipeline.messages import ReceivedImage, image_id
+from pipeline.messages import ReceivedImage, image_id, parse
 from pipeline.store.database import Database
 
-Recent = dict[str, ReceivedImage]  # by image_id: by now, the file may be another one
-
-
-LATEST_PIXELS = 200_000_000  # to keep of all sources together, up to 4 bytes each
+LATEST_PIXELS = 200_000_000  # in memory, of all sources together; a pixel has up to 4 bytes
+MAX_MESSAGES = 10_000  # in memory, of all sources together
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image that has been read, to compare the next one with."""
+    """An image that was read from the image database."""
 
     message: ReceivedImage
-    content: bytes
+    content: bytes  # of its file
     pixels: Image.Image
 
 
-def keep(latest: dict[str, StoredImage], image: StoredImage) -> None:
-    """Keep a source's latest image; of too many sources, forget the one that was idle longest."""
-    before = latest.pop(image.message.source, None)
-    latest[image.message.source] = image
-    is_larger = before is None or before.pixels.size != image.pixels.size
-    while is_larger and len(latest) > 1:
-        if sum(one.pixels.width * one.pixels.height for one in latest.values()) < LATEST_PIXELS:
-            break
-        del latest[next(iter(latest))]
+class PreviousImages:
+    """Finds the image before an image: the latest of its source, or an earlier stored one.
 
+    The latest image of each source stays in memory, so that it needn't be read again. Messages
+    stay in memory too: each has the hash of its image, by which a file that was replaced since
+    is recognized.
+    """
 
-def image_before(
-    images: Database, message: ReceivedImage, latest: StoredImage | None, recent: Recent
-) -> StoredImage | None:
-    """The nearest earlier image of the source that can be used; None if there isn't any."""
-    if latest and latest.message.number == message.number - 1:
-        return latest
-    source = message.source
-    for number in images.numbers_before(source, message.number):
-        if latest and latest.message.number == number:
+    def __init__(self, images: Database) -> None:
+        self._images = images
+        self._latest: dict[str, StoredImage] = {}  # by source; the source idle longest is first
+        self._messages: dict[str, ReceivedImage] = {}  # by image_id; the oldest is first
+
+    def remember(self, values: Iterable[bytes | None]) -> None:
+        """Remember the messages in these record values, so that their images' hashes are known."""
+        for value in values:
+            with suppress(InvalidInput):
+                self._remember(parse(value, ReceivedImage))
+
+    def read(self, message: ReceivedImage) -> tuple[StoredImage | None, StoredImage]:
+        """The image before the message's image, if there is one that can be used, and the image.
+
+        Raises `InvalidInput` if the message's own image can't be used.
+        """
+        self._remember(message)
+        previous = self._find_previous(message)
+        image = read_stored_image(self._images, message, previous)
+        self._keep_latest(image)
+        return previous, image
+
+    def _remember(self, message: ReceivedImage) -> None:
+        self._messages[message.image_id] = message
+        if len(self._messages) > MAX_MESSAGES:
+            del self._messages[next(iter(self._messages))]
+
+    def _find_previous(self, message: ReceivedImage) -> StoredImage | None:
+        """The nearest earlier image of the source that can be used."""
+        source = message.source
+        latest = self._latest.get(source)
+        if latest and latest.message.number == message.number - 1:
             return latest
-        name = image_id(source, number)
-        stored = recent.get(name) or ReceivedImage(
-            image_id=name, source=source, number=number, path=images.find(name)
-        )
-        with suppress(InvalidInput):
-            return read_stored_image(images, stored)
-    return None
+        for number in self._images.numbers_before(source, message.number):
+            if latest and latest.message.number == number:
+                return latest
+            earlier_id = image_id(source, number)
+            earlier = self._messages.get(earlier_id) or ReceivedImage(
+                image_id=earlier_id,
+                source=source,
+                number=number,
+                path=self._images.find(earlier_id),
+            )
+            with suppress(InvalidInput):
+                return read_stored_image(self._images, earlier)
+        return None
+
+    def _keep_latest(self, image: StoredImage) -> None:
+        """Keep the source's latest image; beyond the limit, drop that of the idlest source."""
+        before = self._latest.pop(image.message.source, None)
+        self._latest[image.message.source] = image
+        is_larger = before is None or before.pixels.size != image.pixels.size
+        while is_larger and len(self._latest) > 1:
+            sizes = [latest.pixels.size for latest in self._latest.values()]
+            if sum(width * height for width, height in sizes) < LATEST_PIXELS:
+                break
+            del self._latest[next(iter(self._latest))]
 
 
 def read_stored_image(
     images: Database, message: ReceivedImage, previous: StoredImage | None = None
 ) -> StoredImage:
-    """The image that a message names. Raises `Unusable`."""
+    """The image that a message names. An image with the bytes of `previous` has its pixels.
+
+    Raises `InvalidInput` if the file isn't there, isn't what the message says, or is no image.
+    """
     content = images.read(message.path, message.sha256)
     if previous and previous.content == content:
         return StoredImage(message, content, previous.pixels)
