@@ -5,9 +5,11 @@ one, HOST:PORT is one of yours (its four topics are deleted before each test!), 
 `docker` where a Docker engine answers and `embedded` otherwise.
 """
 
+import io
 import logging
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -25,6 +28,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from object_store import BUCKET, FaultyNetwork, ObjectStore
 
 import embedded_kafka
+from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 
 HERE = Path(__file__).resolve().parents[1]
@@ -244,6 +248,19 @@ class Program:
         return self.ends(5)
 
 
+@dataclass
+class Ended:
+    """What a program that was run in this process ended with and printed."""
+
+    status: str | int | None
+    lines: list[str]
+
+    @property
+    def output(self) -> str:
+        """All that it has printed."""
+        return "\n".join(self.lines)
+
+
 class Pipeline:
     """The three programs on a data directory and a Kafka of their own."""
 
@@ -277,6 +294,35 @@ class Pipeline:
         """Start a command of `python -m pipeline`."""
         module = ("-m", "pipeline", name, *arguments)
         return self.start(sys.executable, *module, PYTHONPATH=str(HERE), **environment)
+
+    def run_here(self, name: str, *arguments: str, **environment: str) -> "Ended":
+        """Run a script or a command to its end in this process, which saves starting another."""
+        is_script = name.endswith(".py")
+        path = str(HERE / name) if is_script else "pipeline"
+        command = [name, *arguments] if is_script else [path, name, *arguments]
+        printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+        with pytest.MonkeyPatch.context() as patch, ExitStack() as closing:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+                closing.callback(signal.signal, number, signal.getsignal(number))
+            closing.enter_context(redirect_stdout(printed))
+            closing.enter_context(redirect_stderr(printed))
+            patch.chdir(self.data)
+            patch.setattr(os, "environ", self.environment | environment)
+            patch.setattr(sys, "argv", command)
+            with pytest.raises(SystemExit) as ended:
+                (runpy.run_path if is_script else runpy.run_module)(path, run_name="__main__")
+        printed.seek(0)
+        return Ended(ended.value.code, printed.read().splitlines())
+
+    def usage_error(self, name: str, *arguments: str, **environment: str) -> str:
+        """The only line of a script or command that ends with 2 for what it was asked."""
+        with pytest.MonkeyPatch.context() as patch:
+            # Where a program gets as far as this, it has accepted its arguments.
+            patch.setattr(StopSignal, "__init__", None)
+            ended = self.run_here(name, *arguments, **environment)
+        assert ended.status == 2, ended
+        (line,) = ended.lines
+        return line
 
     def receive(self, *arguments: str) -> Program:
         """Run image_receiving.py to its end."""
@@ -353,6 +399,14 @@ def pipeline(data: Path, bootstrap_servers: str) -> Iterator[Pipeline]:
     pipeline = Pipeline(data, bootstrap_servers)
     yield pipeline
     pipeline.close()
+
+
+@pytest.fixture
+def lone(data: Path) -> Iterator[Pipeline]:
+    """A pipeline whose Kafka isn't there."""
+    lone = Pipeline(data, f"localhost:{embedded_kafka.free_port()}")
+    yield lone
+    lone.close()
 
 
 class StoredPipeline(Pipeline):

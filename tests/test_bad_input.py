@@ -15,14 +15,6 @@ import embedded_kafka
 PROGRAMS = ["image_receiving.py", "image_analysis.py", "image_event_alert.py"]
 
 
-@pytest.fixture
-def lone(data: Path) -> Iterator[Pipeline]:
-    """A pipeline whose Kafka isn't there."""
-    lone = Pipeline(data, f"localhost:{embedded_kafka.free_port()}")
-    yield lone
-    lone.close()
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -40,9 +32,8 @@ def lone(data: Path) -> Iterator[Pipeline]:
 )
 def test_a_setting_that_makes_no_sense(lone: Pipeline, name: str, value: str) -> None:
     """It ends each program at once with 2 and one line that names it."""
-    for program in [lone.start(program, **{name: value}) for program in PROGRAMS]:
-        assert program.ends(10) == 2
-        (line,) = program.lines
+    for program in PROGRAMS:
+        line = lone.usage_error(program, **{name: value})
         assert re.match(rf"\w+\.py: (--[a-z-]+ or )?{name}\b", line)
 
 
@@ -78,12 +69,20 @@ def test_a_password_is_never_shown(lone: Pipeline) -> None:
 )
 def test_an_option_that_makes_no_sense(lone: Pipeline, arguments: list[str]) -> None:
     """It ends the program, or the whole run, at once with 2 and one line that names it."""
-    programs = [lone.start("image_receiving.py", *arguments), lone.command("run", *arguments)]
-    for program in programs:
-        assert program.ends(10) == 2
-        (line,) = program.lines
+    for program in ("image_receiving.py", "run"):
+        line = lone.usage_error(program, *arguments)
         assert arguments[0] in line or arguments[-1] in line
     assert lone.files("image_database") == []
+
+
+def test_usage_errors_of_processes(lone: Pipeline) -> None:
+    """What the other tests see of it in their own process, a process prints and ends with, too."""
+    programs = [lone.start(program, KAFKA_WAIT="soon") for program in PROGRAMS]
+    programs.append(lone.command("run", KAFKA_WAIT="soon"))
+    for program in programs:
+        assert program.ends() == 2
+        (line,) = program.lines
+        assert "KAFKA_WAIT: 'soon' is not a number of seconds" in line
 
 
 @pytest.mark.parametrize("program", [*PROGRAMS, "run"])

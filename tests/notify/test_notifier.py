@@ -508,11 +508,9 @@ def test_files_that_are_wrong(pipeline: Pipeline) -> None:
         (["--recipients", "nowhere.toml"], {}),
         ([], {"PIPELINE_RECIPIENTS": "nowhere.toml"}),
     ):
-        run = pipeline.start("image_event_alert.py", *arguments, **environment)
-        assert run.ends() == 2
-        assert run.lines == [
+        assert pipeline.usage_error("image_event_alert.py", *arguments, **environment) == (
             "image_event_alert.py: nowhere.toml can't be read: No such file or directory"
-        ]
+        )
     wrong = start(pipeline, night='url = "json://h"\nleast_rms = "5"')
     assert wrong.ends() == 2
     (line,) = wrong.lines

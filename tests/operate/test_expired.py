@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from conftest import Pipeline, Program
+from conftest import Ended, Pipeline, Program
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from test_audit import audit, replace_kafka, table
@@ -17,14 +17,14 @@ def delete_before(pipeline: Pipeline, record: ConsumerRecord) -> None:
     admin.close()
 
 
-def command(pipeline: Pipeline, name: str) -> Program:
+def command(pipeline: Pipeline, name: str) -> Ended:
     """Run one of the commands to its end."""
-    program = pipeline.command(name)
-    assert program.ends() == 0, program
-    return program
+    ended = pipeline.run_here(name)
+    assert ended.status == 0, ended
+    return ended
 
 
-def gaps(program: Program) -> list[str]:
+def gaps(program: Ended | Program) -> list[str]:
     """What a program said that it will never read."""
     return [line for line in program.lines if "Kafka deleted" in line]
 

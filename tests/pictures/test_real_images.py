@@ -225,16 +225,14 @@ def test_what_cannot_be_used_is_set_aside(pipeline: Pipeline, folder: Path) -> N
         ["--from", "a.png", "--source", "a", "--source", "b"],
     ],
 )
-def test_files_that_make_no_sense(pipeline: Pipeline, arguments: list[str]) -> None:
+def test_files_that_make_no_sense(lone: Pipeline, arguments: list[str]) -> None:
     """One line and exit 2, before anything is done."""
-    picture(pipeline.data / "a.png")
-    (pipeline.data / "empty").mkdir()
-    (pipeline.data / "empty" / "notes.txt").touch()
-    receiving = pipeline.start("image_receiving.py", *arguments)
-    assert receiving.ends() == 2
-    (line,) = receiving.lines
+    picture(lone.data / "a.png")
+    (lone.data / "empty").mkdir()
+    (lone.data / "empty" / "notes.txt").touch()
+    line = lone.usage_error("image_receiving.py", *arguments)
     assert arguments[0] in line or "--from" in line
-    assert pipeline.files("image_database") == []
+    assert lone.files("image_database") == []
 
 
 def test_the_mock_goes_on_from_a_picture_of_ones_own(pipeline: Pipeline, folder: Path) -> None:
@@ -633,13 +631,11 @@ def test_what_a_mask_covers_is_ignored(pipeline: Pipeline, folder: Path, tmp_pat
     ],
 )
 def test_a_rule_that_makes_no_sense(
-    pipeline: Pipeline, arguments: list[str], environment: dict[str, str]
+    lone: Pipeline, arguments: list[str], environment: dict[str, str]
 ) -> None:
     """One line that names it, and exit 2, at the start."""
-    (pipeline.data / "rubbish.png").write_bytes(b"rubbish")
-    analysis = pipeline.start("image_analysis.py", *arguments, **environment)
-    assert analysis.ends() == 2
-    (line,) = analysis.lines
+    (lone.data / "rubbish.png").write_bytes(b"rubbish")
+    line = lone.usage_error("image_analysis.py", *arguments, **environment)
     assert all(name in line for name in (*arguments[:1], *environment))
 
 
