@@ -14,7 +14,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import SOURCE
 from pipeline.notify.recipients import Recipient, read_recipients
 from pipeline.pictures.files import files_of, read_picture
-from pipeline.settings import REPOSITORY, Parser, Settings, matching
+from pipeline.settings import REPOSITORY, Location, Parser, Settings, matching
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
 
 
@@ -57,9 +57,9 @@ def receiving_options(arguments: list[str] | None = None) -> tuple[Namespace, Se
         except InvalidInput as reason:
             parser.error(f"--from: {reason}")
     settings = parser.settings(options)
-    if options.watch and isinstance(settings.data, Path):
+    if options.watch and settings.data.directory:
         for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
-            ours = settings.data / name
+            ours = settings.data.directory / name
             if ours.exists() and ours.samefile(*options.paths):
                 parser.error(f"--watch: {options.paths[0]!r} is the pipeline's own; watch another")
     return options, settings
@@ -130,13 +130,13 @@ def add_recipients(parser: Parser) -> None:
 
 
 def recipients_of(
-    parser: argparse.ArgumentParser, named: str | None, data: Path | str
+    parser: argparse.ArgumentParser, named: str | None, data: Location
 ) -> dict[str, Recipient]:
     """The recipients by name: of the named file, or of recipients.toml if there is such a file.
 
     A file that can't be used ends the program with 2.
     """
-    path = (data if isinstance(data, Path) else REPOSITORY) / "recipients.toml"
+    path = (data.directory or REPOSITORY) / "recipients.toml"
     if not named and not os.path.lexists(path):
         return {}
     try:

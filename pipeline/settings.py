@@ -40,13 +40,28 @@ SSL = {
 
 
 @dataclass(frozen=True)
+class Location:
+    """Where the four image_* directories are: in a directory, or below an object store's URL."""
+
+    text: str  # an absolute path, or s3://BUCKET or s3://BUCKET/PREFIX
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory; None if it is an object store's URL."""
+        return None if "://" in self.text else Path(self.text)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Where Kafka and the data are."""
 
     bootstrap_servers: str  # HOST:PORT, or several with commas between
     security: Mapping[str, Any] = field(repr=False)  # kafka-python's options
     kafka_wait: float  # seconds to wait for a Kafka that isn't there
-    data: Path | str  # an absolute path, or a URL; the four image_* directories are in it
+    data: Location
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,8 +106,8 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:
             self.error(str(error))
         wait = float(options.kafka_wait)
-        data = options.data if "://" in options.data else Path(options.data).absolute()
-        return Settings(options.bootstrap_servers, security, wait, data)
+        data = options.data if "://" in options.data else str(Path(options.data).absolute())
+        return Settings(options.bootstrap_servers, security, wait, Location(data))
 
 
 def matching(pattern: str, what: str) -> Callable[[str], str]:

@@ -28,6 +28,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from object_store import BUCKET, FaultyNetwork, ObjectStore
 
 import embedded_kafka
+from pipeline.settings import Location
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 
@@ -421,7 +422,7 @@ class StoredPipeline(Pipeline):
 
     def database(self, name: str) -> Database:
         """One of the databases, to be looked at and changed as another program would."""
-        return Database(self.url, name)
+        return Database(Location(self.url), name)
 
     def files(self, directory: str) -> list[str]:
         """The names in one of the databases, hidden ones too."""

@@ -14,7 +14,7 @@ from conftest import Pipeline
 from PIL import Image
 
 from pipeline.errors import InvalidInput
-from pipeline.settings import Settings
+from pipeline.settings import Location, Settings
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
 
@@ -139,15 +139,15 @@ def test_too_little_memory(pipeline: Pipeline) -> None:
 def test_a_file_that_grows_while_it_is_read() -> None:
     """One that has more bytes than it had is unusable; it isn't read without end."""
     # Of no length, as the system says, with something in it all the same.
-    proc = Database(Path("/proc"), "self")
+    proc = Database(Location("/proc"), "self")
     with pytest.raises(InvalidInput, match="changed while it was read"):
         proc.read("self/status")
 
 
 def test_a_link_in_the_place_of_a_half_written_file(data: Path, tmp_path: Path) -> None:
     """It isn't followed: what it leads to stays as it is, and the file is written."""
-    copy = InstanceLock("test", Settings("localhost:9092", {}, 0, data))
-    database = Database(data, "image_database", copy)
+    copy = InstanceLock("test", Settings("localhost:9092", {}, 0, Location(str(data))))
+    database = Database(Location(str(data)), "image_database", copy)
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     (data / "image_database" / f".00000.jpg.{copy.name}.part").symlink_to(victim)

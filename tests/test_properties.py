@@ -25,6 +25,7 @@ from pipeline.comparison.draw import MAX_SIDE, draw
 from pipeline.comparison.measure import compare, mask_of
 from pipeline.errors import InvalidInput
 from pipeline.messages import MESSAGE_TYPES, dump, image_id, parse, schema
+from pipeline.settings import Location
 from pipeline.store.database import Database
 from pipeline.stream.dead_letters import Letter
 from pipeline.stream.positions import origin_of
@@ -166,7 +167,7 @@ def test_any_path(tmp_path: Path, path: str, is_absolute: bool) -> None:
         (images / "up").symlink_to("..")
         (images / "loop").symlink_to("loop")
         os.mkfifo(images / "pipe")
-    database = Database(tmp_path / "data", "image_database")
+    database = Database(Location(str(tmp_path / "data")), "image_database")
     content = None
     with suppress(InvalidInput):
         content = database.read(f"{tmp_path}/data/{path}" if is_absolute else path)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE))
 
 import embedded_kafka  # noqa: E402 (found beside this directory)
 from pipeline.messages import ALERTS, IMAGE_EVENTS, IMAGES, MESSAGE_TYPES, parse  # noqa: E402
-from pipeline.settings import Settings  # noqa: E402
+from pipeline.settings import Location, Settings  # noqa: E402
 from pipeline.stop_signal import StopSignal  # noqa: E402
 from pipeline.stream.connection import Kafka  # noqa: E402
 from pipeline.stream.topic_reader import TopicReader  # noqa: E402
@@ -118,7 +118,7 @@ class Soak:
 
 def count(server: str, data: Path) -> dict[str, Counter[int]]:
     """How often each topic has each number, once the stages have caught up."""
-    kafka = Kafka(Settings(server, {}, 60, data), StopSignal())
+    kafka = Kafka(Settings(server, {}, 60, Location(str(data))), StopSignal())
     numbers = {}
     with kafka.connect(TopicReader) as topics:
         for topic in (IMAGES, IMAGE_EVENTS, ALERTS):

@@ -35,6 +35,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 from pipeline.errors import FatalError, InvalidInput, TransientError
 from pipeline.messages import NOTIFICATIONS, ImageEvent, Notification, Receipt, moment
 from pipeline.notify.recipients import Recipient
+from pipeline.settings import Location
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
 from pipeline.stream.connection import Kafka
@@ -139,7 +140,7 @@ class Delivery:
 class Notifier:
     """The thread that takes `notifications`, and those that send them."""
 
-    def __init__(self, kafka: Kafka, data: Path | str, recipients: Mapping[str, Recipient]) -> None:
+    def __init__(self, kafka: Kafka, data: Location, recipients: Mapping[str, Recipient]) -> None:
         self._stage = Stage(kafka, GROUP, NOTIFICATIONS, NOTIFICATIONS, commits=False)
         self._recipients = recipients
         self._databases = {

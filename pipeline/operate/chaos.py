@@ -43,7 +43,7 @@ from pipeline.messages import (
     parse,
 )
 from pipeline.pictures.mock import ORIGINAL, read_original
-from pipeline.settings import REPOSITORY, Parser, Settings, matching
+from pipeline.settings import REPOSITORY, Location, Parser, Settings, matching
 from pipeline.stages import CONSUMING_STAGES
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
@@ -390,8 +390,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     settings = parser.settings(options)
     directory = Path(tempfile.mkdtemp(prefix="image-pipeline-chaos-"))
-    is_local = isinstance(settings.data, Path)
-    data = directory if is_local else f"{settings.data}/{directory.name}"
+    is_local = settings.data.directory is not None
+    data = Location(str(directory) if is_local else f"{settings.data}/{directory.name}")
     picture = small_image(read_original(settings))
     server = f"localhost:{embedded_kafka.free_port()}"
     settings = dataclasses.replace(settings, bootstrap_servers=server, security={}, data=data)

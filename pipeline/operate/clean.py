@@ -1,7 +1,6 @@
 """Clean: empty the mock databases where they are in an object store."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline.errors import FatalError
 from pipeline.settings import Parser
@@ -15,7 +14,7 @@ def main(arguments: Sequence[str]) -> None:
     """Delete images, image events and alerts; the original and the topics stay."""
     parser = Parser("Empty the three mock databases.", "python -m pipeline clean")
     settings = parser.settings(parser.parse_args(arguments))
-    if isinstance(settings.data, Path):
+    if settings.data.directory:
         parser.error(f"{settings.data} is a directory; ./clean_image_dirs.sh empties those in it")
     stop = StopSignal(status=1)
     for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):

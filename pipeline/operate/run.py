@@ -40,7 +40,7 @@ from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert,
 from pipeline.notify.recipients import Recipient
 from pipeline.operate import chaos, notifications
 from pipeline.options import add_recipients, add_rule, read_rule, receiving_options, recipients_of
-from pipeline.settings import PORT, REPOSITORY, VARIABLES, Parser, Settings, matching
+from pipeline.settings import PORT, REPOSITORY, VARIABLES, Location, Parser, Settings, matching
 from pipeline.stages import CONSUMING_STAGES
 from pipeline.stop_signal import StopSignal
 from pipeline.store.names import digest
@@ -260,11 +260,11 @@ def main(arguments: list[str]) -> int:
         return run(settings, options, recipients, broker)
 
 
-def topics_of(data: Path | str) -> Path:
+def topics_of(data: Location) -> Path:
     """The directory of an embedded Kafka's topics: one for each place of the data."""
-    if isinstance(data, Path):
-        return data / ".kafka"
-    return REPOSITORY / f".kafka-{digest(data.encode())[:16]}"
+    if data.directory:
+        return data.directory / ".kafka"
+    return REPOSITORY / f".kafka-{digest(str(data).encode())[:16]}"
 
 
 def run(

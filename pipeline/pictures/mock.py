@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from pipeline.comparison.decode import FORMATS, decode
 from pipeline.errors import FatalError, InvalidInput
 from pipeline.pictures.files import Picture
-from pipeline.settings import REPOSITORY, Settings
+from pipeline.settings import REPOSITORY, Location, Settings
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_ORIGINAL
 
@@ -19,8 +19,9 @@ ORIGINAL = f"{IMAGE_ORIGINAL}/original_image.jpg"
 def read_original(settings: Settings) -> bytes:
     """The picture to begin with; ends the program if there is none."""
     originals = Database(settings.data, IMAGE_ORIGINAL)
-    if isinstance(settings.data, str) and not originals.has(ORIGINAL):
-        originals = Database(REPOSITORY, IMAGE_ORIGINAL)  # nobody has put one into the bucket
+    if settings.data.directory is None and not originals.has(ORIGINAL):
+        # Nobody has put an original into the object store.
+        originals = Database(Location(str(REPOSITORY)), IMAGE_ORIGINAL)
     return read_image(originals, ORIGINAL)
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import FatalError, InvalidInput
 from pipeline.messages import image_id, parts_of
 from pipeline.retrying import retrying
+from pipeline.settings import Location
 from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.local_files import LocalFiles
 from pipeline.store.names import EXTENSIONS, IMAGE, digest, image_path
@@ -52,17 +52,17 @@ class Files(Protocol):
 class Database:
     """Files that appear whole or not at all. Paths are relative to where the data is."""
 
-    def __init__(self, data: Path | str, name: str, copy: InstanceLock | None = None) -> None:
+    def __init__(self, data: Location, name: str, copy: InstanceLock | None = None) -> None:
         """At a directory or a URL; only with a `copy` it can be written."""
         self.name = name
         self.files: Files
-        if isinstance(data, Path):
-            self.files = LocalFiles(data, name, copy)
+        if data.directory:
+            self.files = LocalFiles(data.directory, name, copy)
         else:
             # An optional requirement, which takes a while to import.
             from pipeline.store.object_store import ObjectFiles  # noqa: PLC0415
 
-            self.files = ObjectFiles(data, name)
+            self.files = ObjectFiles(str(data), name)
         self._copy = copy  # which holds its lock for as long as it is kept
         self._threads = ThreadPoolExecutor(self.files.max_concurrent)
         self._writing: dict[str, Future[None]] = {}

@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipeline.messages import ImageEvent, ImageWithoutEvent, ReceivedImage, parse
 from pipeline.pictures.watch import DirectoryWatcher, SeenFiles
+from pipeline.settings import Location
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 
@@ -444,7 +445,9 @@ def test_links_to_a_disk_that_is_away(data: Path, tmp_path: Path) -> None:
         picture(disk / f"{number}.png", number)
         (watched / f"{number}.png").symlink_to(disk / f"{number}.png")
     picture(watched / "here.png", 9)
-    memory = SeenFiles(Database(data, "image_database"), "image_receiving", 0, str(watched))
+    memory = SeenFiles(
+        Database(Location(str(data)), "image_database"), "image_receiving", 0, str(watched)
+    )
     aside: list[str] = []
     watch = DirectoryWatcher(str(watched), memory, lambda path, _: aside.append(path), NoSignals())
     pictures = watch.pictures()

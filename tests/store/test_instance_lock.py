@@ -8,7 +8,7 @@ import pytest
 from conftest import Pipeline
 
 import embedded_kafka
-from pipeline.settings import Settings
+from pipeline.settings import Location, Settings
 from pipeline.store.instance_lock import InstanceLock
 
 
@@ -20,7 +20,9 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def copy_of(data: Path, bootstrap_servers: str) -> InstanceLock:
     """A running copy of a stage."""
-    return InstanceLock("test_instance_lock", Settings(bootstrap_servers, {}, 0, data))
+    return InstanceLock(
+        "test_instance_lock", Settings(bootstrap_servers, {}, 0, Location(str(data)))
+    )
 
 
 def number(copy: InstanceLock) -> int:

@@ -11,6 +11,7 @@ from object_store import BUCKET, Faults, FaultyNetwork, ObjectStore
 
 from pipeline.errors import InvalidInput
 from pipeline.pictures.mock import ORIGINAL
+from pipeline.settings import Location
 from pipeline.store.database import Database
 
 DIRECTORIES = ("image_database", "image_event_database", "image_event_alerts")
@@ -208,9 +209,9 @@ def test_numbers_with_gaps_and_of_all_lengths(object_store: ObjectStore, tmp_pat
     """The last number, and those before one, are found wherever they are, as in a directory."""
     del object_store
     numbers = [0, 7, 8, 120, 99_998, 100_003, 1_234_567]
-    stored = Database(f"s3://{BUCKET}/{tmp_path.name}", "image_database")
+    stored = Database(Location(f"s3://{BUCKET}/{tmp_path.name}"), "image_database")
     (tmp_path / "image_database").mkdir()
-    local = Database(tmp_path, "image_database")
+    local = Database(Location(str(tmp_path)), "image_database")
     for number in numbers:
         for name in (f"{number:05d}.jpg", f"cam-{number + 1:05d}.jpg"):
             stored.write(f"image_database/{name}", b"")
@@ -278,10 +279,10 @@ def test_any_path(object_store: ObjectStore, tmp_path: Path, path: str) -> None:
     del object_store
     url = f"s3://{BUCKET}/{tmp_path.name}"
     for name in ("image_database", "image_event_database"):
-        database = Database(url, name)
+        database = Database(Location(url), name)
         database.write(f"{name}/a.jpg", b"content")
         database.sync()
-    images = Database(url, "image_database")
+    images = Database(Location(url), "image_database")
     assert images.read("image_database/a.jpg") == b"content"
     with pytest.raises(InvalidInput):
         images.read(path)
