@@ -83,7 +83,7 @@ def test_the_schema_is_the_one_that_is_checked(data: Path) -> None:
         sys.executable, "-m", "pipeline", "schema", PYTHONPATH=str(HERE)
     )
     assert program.ends() == 0
-    assert f"{program}\n" == (HERE / "docs" / "messages.schema.json").read_text()
+    assert f"{program.output}\n" == (HERE / "docs" / "messages.schema.json").read_text()
 
 
 @given(topics.flatmap(lambda topic: st.tuples(st.just(topic), messages(topic))))

@@ -74,8 +74,7 @@ def letters(pipeline: Pipeline) -> dict[str, str]:
 
 def command(pipeline: Pipeline, *arguments: str, status: int = 0, mask: str = "") -> Program:
     """A command that looks after the pipeline, to its end."""
-    environment = {"PYTHONPATH": str(HERE), "PIPELINE_MASK": mask}
-    program = pipeline.command(*arguments, **environment)
+    program = pipeline.command(*arguments, PIPELINE_MASK=mask)
     assert program.ends(60) == status, program
     assert "Traceback" not in program.output
     return program
