@@ -18,7 +18,6 @@ from pipeline.errors import InvalidInput
 from pipeline.image_events import NewEvent, decide
 from pipeline.messages import (
     IMAGE_EVENTS,
-    IMAGES,
     IMAGES_WITHOUT_EVENT,
     ReceivedImage,
     moment,
@@ -28,6 +27,7 @@ from pipeline.messages import (
 from pipeline.options import analysis_options
 from pipeline.pictures.previous_images import PreviousImages
 from pipeline.program import run_program
+from pipeline.stages import IMAGE_ANALYSIS
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_DATABASE
 from pipeline.stream.stage import Stage
@@ -38,7 +38,7 @@ def main() -> None:
     """Analyse images until the program is asked to stop."""
     options = analysis_options()
     settings, rule = options.settings, options.rule
-    stage = Stage(settings, "image_analysis", takes=IMAGES, publishes=IMAGE_EVENTS)
+    stage = Stage(settings, IMAGE_ANALYSIS)
     images = Database(settings.data, IMAGE_DATABASE)
     events = Database(settings.data, IMAGE_EVENT_DATABASE, stage.lock)
     previous_images = PreviousImages(images)
@@ -47,46 +47,47 @@ def main() -> None:
     say(f"image_analysis: from {images.where} to {events.where}")
 
     for batch in stage.batches():
-        # 1. Take the batch.
-        previous_images.remember(record.value for record in batch.earlier())
-        images.expect(paths(batch.values, ReceivedImage))
-        for record in batch:
-            try:
-                message = parse(record.value, ReceivedImage)
-                previous, image = previous_images.read(message)
-            except InvalidInput as reason:
-                batch.set_aside(record, reason)
-                continue
-            warning = rule.mask_warning(image.pixels.size)
-            if warning and message.source not in warned_sources:
-                warned_sources.add(message.source)
-                batch.say_after_commit(f"{message.image_id}  {warning}")
-
-            # 2. Decide.
-            received = message.received or moment(record.timestamp / 1000)
-            decision = decide(previous, image, rule, received)
-            if isinstance(decision, NewEvent):
-                # After a reset, a message without a time may be sent again on purpose. Such a
-                # message counts as repeated only while its event's file is there.
-                may_be_repeated = message.received or events.has(decision.message.path)
-                if may_be_repeated and batch.is_repeated(record, message):
-                    batch.say_after_commit(
-                        f"{message.image_id}  came twice; its event is there already"
-                    )
+        with batch:  # without its commit, it is taken again
+            # 1. Take the batch.
+            previous_images.remember(record.value for record in batch.preceding())
+            images.expect(paths(batch.values, ReceivedImage))
+            for record in batch:
+                try:
+                    message = parse(record.value, ReceivedImage)
+                    previous, image = previous_images.read(message)
+                except InvalidInput as reason:
+                    batch.set_aside(record, reason)
                     continue
+                warning = rule.mask_warning(image.pixels.size)
+                if warning and message.source not in warned_sources:
+                    warned_sources.add(message.source)
+                    batch.say_after_commit(f"{message.image_id}  {warning}")
 
-                # 3. Store the event's files.
-                for path, content in decision.files.items():
-                    events.write(path, content)
+                # 2. Decide.
+                received = message.received or moment(record.timestamp / 1000)
+                decision = decide(previous, image, rule, received)
+                if isinstance(decision, NewEvent):
+                    # After a reset, a message without a time may be sent again on purpose. Such a
+                    # message counts as repeated only while its event's file is there.
+                    may_be_repeated = message.received or events.has(decision.message.path)
+                    if may_be_repeated and batch.is_repeated(record, message):
+                        batch.say_after_commit(
+                            f"{message.image_id}  came twice; its event is there already"
+                        )
+                        continue
 
-            # 4. Publish the event, or the reason that there is none.
-            topic = IMAGE_EVENTS if isinstance(decision, NewEvent) else IMAGES_WITHOUT_EVENT
-            batch.publish(record, decision.message, topic)
-            batch.say_after_commit(f"{message.image_id}  {decision.summary}")
+                    # 3. Store the event's files.
+                    for path, content in decision.files.items():
+                        events.write(path, content)
 
-        # 5. Commit, once all files are safely in place.
-        events.sync()
-        batch.commit()
+                # 4. Publish the event, or the reason that there is none.
+                topic = IMAGE_EVENTS if isinstance(decision, NewEvent) else IMAGES_WITHOUT_EVENT
+                batch.publish(record, decision.message, topic)
+                batch.say_after_commit(f"{message.image_id}  {decision.summary}")
+
+            # 5. Commit, once all files are safely in place.
+            events.sync()
+            batch.commit()
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ chat and the like, in a thread of its own, so that a slow mail server delays no 
 from pipeline.alerts import alert_of
 from pipeline.errors import InvalidInput
 from pipeline.messages import (
-    ALERTS,
-    IMAGE_EVENTS,
     NOTIFICATIONS,
     ImageEvent,
     Notification,
@@ -30,6 +28,7 @@ from pipeline.notify.notifier import Notifier, some_ids
 from pipeline.notify.rehearse import rehearse
 from pipeline.options import alert_options
 from pipeline.program import run_program
+from pipeline.stages import IMAGE_EVENT_ALERT
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
@@ -45,7 +44,7 @@ def main() -> None:
     if options.is_dry_run:
         rehearse(Kafka(settings, StopSignal(status=1)), recipients)
         return
-    stage = Stage(settings, "image_event_alert", takes=IMAGE_EVENTS, publishes=ALERTS)
+    stage = Stage(settings, IMAGE_EVENT_ALERT)
     events = Database(settings.data, IMAGE_EVENT_DATABASE)
     alerts = Database(settings.data, IMAGE_EVENT_ALERTS, stage.lock)
     say(f"image_event_alert: Kafka at {settings.bootstrap_servers}")
@@ -56,40 +55,43 @@ def main() -> None:
         teller.start()
 
     for batch in stage.batches():
-        # 1. Take the batch.
-        events.expect(paths(batch.values, ImageEvent))
-        for record in batch:
-            try:
-                event = parse(record.value, ImageEvent)
-                alert, text = alert_of(event, events)
-            except InvalidInput as reason:
-                batch.set_aside(record, reason)
-                continue
+        with batch:  # without its commit, it is taken again
+            # 1. Take the batch.
+            events.expect(paths(batch.values, ImageEvent))
+            for record in batch:
+                try:
+                    event = parse(record.value, ImageEvent)
+                    alert, text = alert_of(event, events)
+                except InvalidInput as reason:
+                    batch.set_aside(record, reason)
+                    continue
 
-            # 2. Decide. After a reset, a message without a time may be sent again on purpose.
-            # Such a message counts as repeated only while its alert's file is there.
-            may_be_repeated = event.received or alerts.has(alert.path)
-            if may_be_repeated and batch.is_repeated(record, event):
-                batch.say_after_commit(f"{event.event_id}  came twice; there is an alert already")
-                continue
-            told = [name for name, one in recipients.items() if not one.rejection_reason(event)]
+                # 2. Decide. After a reset, a message without a time may be sent again on purpose.
+                # Such a message counts as repeated only while its alert's file is there.
+                may_be_repeated = event.received or alerts.has(alert.path)
+                if may_be_repeated and batch.is_repeated(record, event):
+                    batch.say_after_commit(
+                        f"{event.event_id}  came twice; there is an alert already"
+                    )
+                    continue
+                told = [name for name, one in recipients.items() if not one.rejection_reason(event)]
 
-            # 3. Store the alert.
-            alerts.write(alert.path, text)
+                # 3. Store the alert.
+                alerts.write(alert.path, text)
 
-            # 4. Publish the alert, and a notification for each recipient.
-            batch.publish(record, alert)
-            for name in told:
-                notification = Notification(recipient=name, event=event, alert_path=alert.path)
-                batch.publish(record, notification, NOTIFICATIONS)
-            batch.say_after_commit(
-                f"{event.event_id}  ALERT: image {event.image_id} differs from image "
-                f"{event.previous_image_id}; see {alert.path}"
-            )
+                # 4. Publish the alert, and a notification for each recipient.
+                batch.publish(record, alert)
+                for name in told:
+                    notification = Notification(recipient=name, event=event, alert_path=alert.path)
+                    batch.publish(record, notification, NOTIFICATIONS)
+                batch.say_after_commit(
+                    f"{event.event_id}  ALERT: image {event.image_id} differs from image "
+                    f"{event.previous_image_id}; see {alert.path}"
+                )
 
-        # 5. Commit, once all files are safely in place.
-        alerts.sync()
-        batch.commit()
+            # 5. Commit, once all files are safely in place.
+            alerts.sync()
+            batch.commit()
     if teller:
         teller.finish()
 

@@ -27,8 +27,8 @@ from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.names import IMAGE_DATABASE, digest, image_path
 from pipeline.stream.connection import Kafka
+from pipeline.stream.membership import BATCH
 from pipeline.stream.outbox import Outbox
-from pipeline.stream.stage import BATCH
 from pipeline.terminal import printable, say
 
 BATCH_BYTES = 32 * 2**20  # of images, about; two batches are in memory

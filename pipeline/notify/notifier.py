@@ -41,8 +41,9 @@ from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import dead_letter
 from pipeline.stream.deduplication import cause
+from pipeline.stream.groups import member_count
+from pipeline.stream.membership import GroupMember, Membership
 from pipeline.stream.positions import position_of
-from pipeline.stream.stage import Membership, Stage
 from pipeline.stream.transactions import outgoing_message, transact
 from pipeline.terminal import one_line, printable, say
 
@@ -141,7 +142,7 @@ class Notifier:
     """The thread that takes `notifications`, and those that send them."""
 
     def __init__(self, kafka: Kafka, data: Location, recipients: Mapping[str, Recipient]) -> None:
-        self._stage = Stage(kafka, GROUP, NOTIFICATIONS, NOTIFICATIONS, commits=False)
+        self._stage = GroupMember(kafka, GROUP, NOTIFICATIONS, NOTIFICATIONS)
         self._recipients = recipients
         self._databases = {
             name: Database(data, name)
@@ -239,7 +240,7 @@ class Notifier:
         ends = place.topics.end_offsets(NOTIFICATIONS)
         self._ends = {one.partition: ends[one] for one in place.consumer.assignment()}
         self._behind = set(partitions)
-        is_free = partitions <= had or self._stage.is_alone()
+        is_free = partitions <= had or member_count(self._stage.kafka, GROUP) < 2
         free = time.monotonic() + SEND_SECONDS
         self._free = {one: 0.0 if is_free or one in had else free for one in partitions}
         if partitions:

@@ -10,7 +10,7 @@ from pipeline.messages import DEAD_LETTERS
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
-from pipeline.stream.dead_letters import SENT_BACK, TAKEN, Letter
+from pipeline.stream.dead_letters import CONSUMED, SENT_BACK, Letter
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import transact, transactional_producer
 from pipeline.terminal import printable, say
@@ -64,7 +64,7 @@ def sent_back(topics: TopicReader, letters: Mapping[str, Letter]) -> set[str]:
     since = min(letter.record.timestamp for letter in letters.values()) / 1000
     return {
         (value or b"").decode(errors="replace")
-        for topic in TAKEN
+        for topic in sorted(CONSUMED)
         for record in topics.read(topics.since(topic, since), topics.end_offsets(topic))
         for name, value in record.headers
         if name == SENT_BACK

@@ -20,25 +20,15 @@ from kafka.errors import (
     for_code,
 )
 
-from pipeline.messages import (
-    ALERTS,
-    DEAD_LETTERS,
-    IMAGE_EVENTS,
-    IMAGES,
-    IMAGES_WITHOUT_EVENT,
-    NOTIFICATIONS,
-)
+from pipeline.messages import DEAD_LETTERS
+from pipeline.stages import STAGES
 
 PARTITIONS = 16
 CLEANUP = "cleanup.policy"
 LARGEST = "max.message.bytes"
 KEEP_ALL = {CLEANUP: "delete"}  # after the retention time, never only the newest of each key
 TOPICS: dict[str, dict[str, str]] = {
-    IMAGES: KEEP_ALL,
-    IMAGE_EVENTS: KEEP_ALL,
-    ALERTS: KEEP_ALL,
-    IMAGES_WITHOUT_EVENT: KEEP_ALL,
-    NOTIFICATIONS: KEEP_ALL,
+    **{topic: KEEP_ALL for stage in STAGES for topic in (stage.publishes, *stage.also_publishes)},
     # A record at Kafka's limit of 1 MiB must fit with the headers that we add.
     DEAD_LETTERS: {**KEEP_ALL, LARGEST: str(2 * 2**20)},
 }

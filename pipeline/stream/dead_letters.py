@@ -6,11 +6,12 @@ from typing import Any
 from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.errors import InvalidInput
-from pipeline.messages import DEAD_LETTERS, IMAGE_EVENTS, IMAGES, NOTIFICATIONS, moment
+from pipeline.messages import DEAD_LETTERS, NOTIFICATIONS, moment
+from pipeline.stages import CONSUMING_STAGES
 from pipeline.terminal import printable
 
 SENT_BACK = "dead-letter"  # header of a record that was sent back: which dead letter it was
-TAKEN = (IMAGES, IMAGE_EVENTS, NOTIFICATIONS)  # the topics that stages take
+CONSUMED = {NOTIFICATIONS, *(stage.consumes for stage in CONSUMING_STAGES)}  # topics
 LARGEST = 2**21 - 2**16  # bytes of a record that the dead letters have room for
 
 
@@ -79,7 +80,7 @@ class Letter:
     @property
     def is_ours(self) -> bool:
         """Whether a stage of ours has sent it, from a topic that it takes."""
-        return self.about.get("topic") in TAKEN and {"partition", "offset", "stage"} <= {
+        return self.about.get("topic") in CONSUMED and {"partition", "offset", "stage"} <= {
             *self.about
         }
 

@@ -36,15 +36,19 @@ from kafka.errors import (
 )
 
 from pipeline.errors import FatalError
+from pipeline.stages import CONSUMING_STAGES, IMAGE_EVENT_ALERT, IMAGE_RECEIVING
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
 from pipeline.stream.positions import partition_name
 
 OFFSETS = "__consumer_offsets"
 # Our programs' transactional ids; the copies of a stage share a group of the stage's name.
-STAGE = r"(?P<stage>image_analysis|image_event_alert)-(?!recipients-).+"
-RECEIVER = r"(?P<receiver>image_receiving(-.+)?)"
-OURS = re.compile(f"{STAGE}|{RECEIVER}|image_event_alert-recipients-.+|audit|dead-letters")
+NAMES = "|".join(stage.name for stage in CONSUMING_STAGES)
+OURS = re.compile(
+    rf"(?P<stage>{NAMES})-(?!recipients-).+"
+    rf"|(?P<receiver>{IMAGE_RECEIVING.name}(-.+)?)"
+    rf"|{IMAGE_EVENT_ALERT.name}-recipients-.+|audit|dead-letters"
+)
 ENDS = {
     TransactionState.COMPLETE_COMMIT: "commit",
     TransactionState.COMPLETE_ABORT: "abort",

@@ -241,10 +241,11 @@ def test_a_program_ends_and_the_audit_mends(pipeline: Pipeline, producer: KafkaP
         "import sys; from pipeline.stream.connection import Kafka\n"
         "from pipeline.stop_signal import StopSignal\n"
         "from pipeline.stream.hanging import end_if_hanging\n"
+        "from pipeline.program import run_program\n"
         "from pipeline.settings import Parser\n"
         "parser = Parser('')\n"
         "kafka = Kafka(parser.settings(parser.parse_args([])), StopSignal())\n"
-        f"end_if_hanging(kafka, {ID!r})"
+        f"run_program(lambda: end_if_hanging(kafka, {ID!r}))"
     )
     program = pipeline.start(sys.executable, "-c", code, PYTHONPATH=str(HERE))
     lost = f"a transaction of {ID} and then lost its end in {OFFSETS}[0] and 1 more"

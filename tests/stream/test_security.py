@@ -291,10 +291,11 @@ def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) 
         "import sys; from pipeline.stream.connection import Kafka\n"
         "from pipeline.stop_signal import StopSignal\n"
         "from pipeline.stream.hanging import end_if_hanging\n"
+        "from pipeline.program import run_program\n"
         "from pipeline.settings import Parser\n"
         "parser = Parser('')\n"
         "kafka = Kafka(parser.settings(parser.parse_args([])), StopSignal())\n"
-        "end_if_hanging(kafka, 'image_analysis-host-0')"
+        "run_program(lambda: end_if_hanging(kafka, 'image_analysis-host-0'))"
     )
     found = []
     for topic in ("dead-letters", "image-events"):

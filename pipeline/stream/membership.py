@@ -1,0 +1,142 @@
+"""A copy of a program as a member of its consumer group: it joins, polls, and joins again.
+
+Kafka gives each partition of a topic to one member of a group, so copies of a stage share its work.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.coordinator.base import MemberState
+from kafka.errors import CorruptRecordError, KafkaError
+
+from pipeline.store.instance_lock import InstanceLock
+from pipeline.stream.connection import TRANSIENT, Kafka
+from pipeline.stream.create_topics import TopicIds
+from pipeline.stream.deduplication import Deduplicator
+from pipeline.stream.expired import OFFSET_ERRORS, ExpiredMessages
+from pipeline.stream.groups import leave_stuck_group
+from pipeline.stream.hanging import end_if_hanging
+from pipeline.stream.positions import RecordPosition
+from pipeline.stream.topic_reader import TopicReader
+from pipeline.stream.transactions import transactional_producer
+from pipeline.terminal import one_line, say
+
+BATCH = 200  # records of one poll at most; a transaction takes 10 ms however many it holds
+CHECK_SECONDS = 10  # without records, until a member checks whether its group is well
+
+Polled = Mapping[TopicPartition, list[ConsumerRecord]]
+
+
+@dataclass(eq=False)
+class Membership:
+    """What a copy has from one joining of the group to the next."""
+
+    consumer: KafkaConsumer
+    producer: KafkaProducer
+    topics: TopicReader
+    deduplicator: Deduplicator
+    topic_ids: TopicIds  # to see whether a topic was deleted and made again
+    # Partitions whose records have come, each with the group's generation then.
+    seen: set[tuple[TopicPartition, int]] = field(default_factory=set)
+    is_lost: bool = False  # set by whoever uses the membership: the copy must join again
+
+
+class GroupMember:
+    """A member of the group `name`, which consumes one topic and commits no offsets itself."""
+
+    offset_reset = "earliest"  # where to begin in a partition without committed offset
+
+    def __init__(self, kafka: Kafka, name: str, consumes: str, publishes: str) -> None:
+        self.kafka = kafka
+        self.name = name
+        self.consumes = consumes
+        self.publishes = publishes
+        self.lock = InstanceLock(name, kafka.settings)
+        self._expired = ExpiredMessages(name)
+        self._failures = 0  # since the last records
+
+    def polls(self) -> Iterator[tuple[Membership, Polled]]:
+        """What each poll has found, which may be nothing, twice a second until told to stop."""
+        while not self.kafka.stop:
+            with self.kafka.connect(self._join) as membership:
+                try:
+                    yield from self._polls(membership)
+                except KafkaError as error:
+                    self.kafka.end_if_forbidden(error)
+                    say(f"Kafka: {one_line(error)}; connecting again")
+            self.kafka.stop.wait(min(2**self._failures / 8, 10))
+            self._failures += 1
+
+    def _join(self, kafka: Kafka, closing: ExitStack) -> Membership:
+        topic_ids = kafka.topic_ids
+        kafka.check()
+        producer = transactional_producer(kafka, self.lock.name, closing)
+        consumer = KafkaConsumer(
+            self.consumes,
+            **kafka.options,
+            group_id=self.name,
+            # Static membership: a copy that starts again has its partitions back at once.
+            group_instance_id=self.lock.name,
+            session_timeout_ms=10_000,
+            max_poll_interval_ms=1_800_000,  # a batch of the largest images takes minutes
+            isolation_level="read_committed",
+            auto_offset_reset=self.offset_reset,
+            enable_auto_commit=False,
+        )
+        closing.callback(consumer.close, autocommit=False, timeout_ms=1000)
+        topics = TopicReader(kafka, closing)
+        deduplicator = Deduplicator(topics, self.publishes)
+        return Membership(consumer, producer, topics, deduplicator, topic_ids)
+
+    def _polls(self, membership: Membership) -> Iterator[tuple[Membership, Polled]]:
+        """Polls until the membership is lost, or the group is not well."""
+        checked = time.monotonic()
+        while not self.kafka.stop:
+            try:
+                # kafka-python loses a join to the group for good when a shorter poll interrupts it.
+                polled = membership.consumer.poll(timeout_ms=500, max_records=BATCH)
+            except CorruptRecordError:
+                if self._set_aside_unreadable(membership):
+                    continue
+                return
+            except OFFSET_ERRORS as error:
+                self._expired.skip(membership.consumer, membership.topics, error)
+                continue
+            yield membership, polled
+            if membership.is_lost:
+                return
+            if polled:
+                self._failures = 0
+            elif time.monotonic() - checked > CHECK_SECONDS:
+                if not self._is_well(membership):
+                    return
+                checked = time.monotonic()
+
+    def _is_well(self, membership: Membership) -> bool:
+        """Whether this member would get records if there were any.
+
+        Ends the program if Kafka has lost the end of the program's last transaction.
+        """
+        if membership.consumer.group_metadata().state != MemberState.STABLE:
+            return False
+        try:
+            if self.kafka.are_topics_new(membership.topic_ids):
+                return False
+            end_if_hanging(self.kafka, self.lock.name)
+            return bool(membership.consumer.assignment()) or not leave_stuck_group(
+                self.kafka, self.name, self.consumes, self.lock.name
+            )
+        except TRANSIENT:  # Kafka can't say now, and is asked again at the next check
+            return True
+
+    def _set_aside_unreadable(self, membership: Membership) -> bool:
+        """Skip the records that made a poll fail because they can't be read; whether any did."""
+        skipped = membership.topics.skip(membership.consumer)
+        for partition, offset in skipped:
+            position = RecordPosition(partition.topic, partition.partition, offset)
+            say(f"{position} can't be read, and is left where it is")
+        return bool(skipped)
