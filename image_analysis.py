@@ -50,7 +50,7 @@ def main() -> None:
         with batch:  # without its commit, it is taken again
             # 1. Take the batch.
             previous_images.remember(record.value for record in batch.preceding())
-            images.expect(paths(batch.values, ReceivedImage))
+            images.prefetch(paths(batch.values, ReceivedImage))
             for record in batch:
                 try:
                     message = parse(record.value, ReceivedImage)

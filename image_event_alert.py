@@ -57,7 +57,7 @@ def main() -> None:
     for batch in stage.batches():
         with batch:  # without its commit, it is taken again
             # 1. Take the batch.
-            events.expect(paths(batch.values, ImageEvent))
+            events.prefetch(paths(batch.values, ImageEvent))
             for record in batch:
                 try:
                     event = parse(record.value, ImageEvent)

@@ -26,6 +26,7 @@ from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.names import IMAGE_DATABASE, digest, image_path
+from pipeline.store.numbering import find_image, last_image
 from pipeline.stream.connection import Kafka
 from pipeline.stream.membership import BATCH
 from pipeline.stream.outbox import Outbox
@@ -49,7 +50,9 @@ def main() -> None:
     say(f"image_receiving: from {origin} to {IMAGE_DATABASE} in {settings.data}")
     for line in options.left_alone:
         say(line)
-    has_begun = all(one.has(one.find(image_id(source, 0))) for source, one in databases.items())
+    has_begun = all(
+        one.has(find_image(one, image_id(source, 0))) for source, one in databases.items()
+    )
     original = b"" if has_begun or options.paths else read_original(settings)
 
     reasons: list[FatalError] = []  # why a source could not go on
@@ -97,7 +100,7 @@ def receive(
     for message in outbox.settle():
         say(f"{message.image_id}  received by the run before, which was interrupted")
 
-    last, path = images.last(source, outbox.known)
+    last, path = last_image(images, source, outbox.known)
     first = last + 1
     aside: list[str] = []
 

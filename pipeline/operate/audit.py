@@ -60,6 +60,7 @@ from pipeline.store.names import (
     IMAGE_EVENT_DATABASE,
     digest,
 )
+from pipeline.store.numbering import find_image, numbers_before
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
 from pipeline.stream.dead_letters import SENT_BACK
@@ -315,11 +316,11 @@ class Audit:
         if isinstance(found, ImageWithoutEvent):
             return None
         source = items[number].message.source
-        numbers = self._images.numbers_before(source, number)
+        numbers = numbers_before(self._images, source, number)
         for one in [parts_of(found.previous_image_id)[1]] if found else numbers:
             name = image_id(source, one)
             message = ReceivedImage(
-                image_id=name, source=source, number=one, path=self._images.find(name)
+                image_id=name, source=source, number=one, path=find_image(self._images, name)
             )
             before = items.get(one) or Item(message, [])
             with suppress(InvalidInput):

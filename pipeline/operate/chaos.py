@@ -55,6 +55,7 @@ from pipeline.store.names import (
     IMAGE_ORIGINAL,
     digest,
 )
+from pipeline.store.numbering import last_image
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
 from pipeline.stream.groups import committed_offsets
@@ -251,7 +252,7 @@ class Chaos:
 
     def _stored(self, source: str) -> int:
         """How many images of the source are stored."""
-        return self.databases[IMAGE_DATABASE].last(source, known=0)[0] + 1
+        return last_image(self.databases[IMAGE_DATABASE], source, known=0)[0] + 1
 
     def _send(
         self, topic: str, value: bytes | None, key: bytes | None, headers: Any

@@ -10,6 +10,7 @@ from pipeline.comparison.decode import decode
 from pipeline.errors import InvalidInput
 from pipeline.messages import ReceivedImage, image_id, parse
 from pipeline.store.database import Database
+from pipeline.store.numbering import find_image, numbers_before
 
 LATEST_PIXELS = 200_000_000  # in memory, of all sources together; a pixel has up to 4 bytes
 MAX_MESSAGES = 10_000  # in memory, of all sources together
@@ -65,7 +66,7 @@ class PreviousImages:
         latest = self._latest.get(source)
         if latest and latest.message.number == message.number - 1:
             return latest
-        for number in self._images.numbers_before(source, message.number):
+        for number in numbers_before(self._images, source, message.number):
             if latest and latest.message.number == number:
                 return latest
             earlier_id = image_id(source, number)
@@ -73,7 +74,7 @@ class PreviousImages:
                 image_id=earlier_id,
                 source=source,
                 number=number,
-                path=self._images.find(earlier_id),
+                path=find_image(self._images, earlier_id),
             )
             with suppress(InvalidInput):
                 return read_stored_image(self._images, earlier)

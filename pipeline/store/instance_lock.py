@@ -1,4 +1,4 @@
-"""The running copies of a program, each under a name of its own."""
+"""Numbers the running instances of a program, so that each has a name of its own."""
 
 import fcntl
 import ipaddress
@@ -17,19 +17,20 @@ from pipeline.settings import Settings
 
 
 class InstanceLock:
-    """One running copy of a program, under a name that no other copy of the same pipeline has.
+    """The lowest number that no other running instance of the program has.
 
-    The name is the same again after a restart, so that Kafka knows the restarted copy for the
-    dead one: program, host, and the lowest number that is free. A number is held by locked files,
-    which the operating system unlocks when the process ends, however it ends: one is named after
-    the place of the data, and one after each address of Kafka. So two pipelines on one machine
-    don't meet, and two copies that share either never have the same name.
+    An instance's name consists of the program, the host and the number. A restarted instance gets
+    the same name again, and so Kafka knows that it replaces the dead one.
+
+    Two instances need different numbers if they share the data directory or a Kafka. So a number is
+    held by locking a file for the data directory and a file for each of Kafka's addresses. The
+    operating system unlocks them when the process ends, however it ends.
     """
 
     def __init__(self, program: str, settings: Settings, most: int | None = None) -> None:
-        """Take a number; with `most` copies running already, end with a line that says so."""
+        """Lock a number. Raises `FatalError` if `most` instances are running already."""
         host = re.sub(r"[^a-zA-Z0-9._-]", "-", socket.gethostname())
-        shared = [str(settings.data), *addresses(settings.bootstrap_servers)]
+        shared = [str(settings.data), *_addresses(settings.bootstrap_servers)]
         keys = [sha256(name.encode()).hexdigest()[:16] for name in shared]
         for number in itertools.count():
             if number == most:
@@ -38,7 +39,7 @@ class InstanceLock:
                     f"{settings.bootstrap_servers}, already; wait until it has ended"
                 )
             try:
-                self._locks = _locked(f"{program}-{key}-{number}.lock" for key in keys)
+                self._locks = _lock_all(f"{program}-{key}-{number}.lock" for key in keys)
                 break
             except BlockingIOError:
                 continue
@@ -49,14 +50,14 @@ class InstanceLock:
         self.name = f"{program}-{host}-{number}"
 
 
-def addresses(bootstrap_servers: str) -> list[str]:
-    """The servers' IP addresses and ports; `localhost` for every address of loopback."""
+def _addresses(bootstrap_servers: str) -> list[str]:
+    """The servers' IP addresses and ports; any loopback address is `localhost`."""
     found = set()
     for server in bootstrap_servers.split(","):
         host, _, port = server.rpartition(":")
         try:
             known = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        except (OSError, ValueError):  # a name that nobody knows yet, or no host can have
+        except (OSError, ValueError):  # the name is unknown so far, or no valid host name
             found.add(server)
             continue
         for _, _, _, _, address in known:
@@ -66,8 +67,8 @@ def addresses(bootstrap_servers: str) -> list[str]:
     return sorted(found)
 
 
-def _locked(names: Iterable[str]) -> ExitStack:
-    """Hold the locks of these names, all or none. Raises `BlockingIOError` if one is taken."""
+def _lock_all(names: Iterable[str]) -> ExitStack:
+    """Lock all these files or none. Raises `BlockingIOError` if another process has one locked."""
     directory = Path(tempfile.gettempdir(), f"image-pipeline-{os.getuid()}")
     directory.mkdir(mode=0o700, exist_ok=True)
     with ExitStack() as locks:

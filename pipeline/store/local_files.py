@@ -1,4 +1,4 @@
-"""Files in a directory."""
+"""The files of a mock database in a directory."""
 
 import errno
 import os
@@ -9,58 +9,60 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import FatalError, InvalidInput, TransientError
+from pipeline.store.files import MAX_BYTES
 from pipeline.store.instance_lock import InstanceLock
 
-MAX_BYTES = 256 * 2**20  # a file that is larger is no image
-# Faults of the machine, not of what a message names.
-PASSING = {
+# Errors of the machine, such as a full disk, which have nothing to do with the file itself.
+MACHINE_ERRORS = {
     *(errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
     *(errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
 }
 
 
 class LocalFiles:
-    """The files of one directory; paths are relative to the one above it."""
+    """The files of one directory; see `Files` for what each method does."""
 
-    max_concurrent = 8  # syncs under way together cost the disk little more than one
+    max_concurrent = 8  # the disk syncs eight files in little more time than one
     read_ahead = 0
-    lists_at_once = True
+    is_listing_fast = True
 
-    def __init__(self, data: Path, name: str, copy: InstanceLock | None) -> None:
-        """Only with a `copy` it can be written; what a dead copy of that name left goes."""
+    def __init__(self, data: Path, name: str, lock: InstanceLock | None) -> None:
+        """Open the directory `name` in `data`, to write to it only with a `lock`.
+
+        What a dead instance of the lock's name left half written is deleted. Raises `FatalError` if
+        the directory can't be written to.
+        """
         self.where = str(data / name)
         self._data = data
         self._name = name
         self._directory = data / name
-        self._part_suffix = f".{copy.name}.part" if copy else ""
-        if copy:
+        self._part_suffix = f".{lock.name}.part" if lock else ""
+        if lock:
             try:
                 self._directory.mkdir(exist_ok=True)
                 for part in self._directory.glob(f".*{self._part_suffix}"):
                     part.unlink()
-                (self._directory / f".probe{self._part_suffix}").touch()
-                (self._directory / f".probe{self._part_suffix}").unlink()
+                probe = self._directory / f".probe{self._part_suffix}"
+                probe.touch()
+                probe.unlink()
             except OSError as error:
-                if error.errno in PASSING:
-                    return
+                if error.errno in MACHINE_ERRORS:
+                    return  # the first write says so, and is tried again
                 raise FatalError(
                     f"cannot write to {self.where}: {reason_of(error)}; make it writable"
                 ) from error
 
     def has(self, path: str) -> bool:
-        """Whether there is a file of this path."""
+        """Whether the file exists."""
         return (self._data / path).is_file()
 
     def write(self, path: str, content: bytes, *, is_new: bool) -> bool:
-        """Put a file in place, under another name until it is whole and on the disk.
-
-        False if one is there already that must not be overwritten.
-        """
+        """Write the file under a temporary name, and rename it once it is whole and on the disk."""
         target = f"{self._data}/{path}"
         directory, _, name = target.rpartition("/")
         part = f"{directory}/.{name}{self._part_suffix}"
         try:
-            # Whatever stands in its place, such as a link to somewhere else, is not written to.
+            # "x" refuses to follow a symlink that somebody has put at the temporary name.
             with open(part, "xb") as file:
                 file.write(content)
                 file.flush()
@@ -76,8 +78,8 @@ class LocalFiles:
         return True
 
     def sync(self) -> None:
-        """Make renames in the directory outlast a power cut."""
-        with _passing(f"cannot write to {self.where}"):
+        """Sync the directory, so that the renames in it survive a power cut."""
+        with _transient(f"cannot write to {self.where}"):
             directory = os.open(self._directory, os.O_RDONLY)
             try:
                 os.fsync(directory)
@@ -85,50 +87,52 @@ class LocalFiles:
                 os.close(directory)
 
     def read(self, path: str) -> bytes:
-        """A regular file's bytes; of this directory, links resolved."""
+        """A regular file's bytes. Raises `InvalidInput` if a link leads out of the directory."""
         try:
             return read_whole(self._locate(path), path, os.O_NOFOLLOW)[0]
-        except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
-            if isinstance(error, OSError) and self._may_pass(error):
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the path, a loop of links
+            if isinstance(error, OSError) and self._is_transient(error):
                 raise TransientError(f"cannot read {path!r}: {reason_of(error)}") from error
             raise InvalidInput(f"{path!r} can't be read: {reason_of(error)}") from error
 
     def names(self, prefix: str = "") -> list[str]:
-        """The names that begin so."""
-        with _passing(f"cannot list {self.where}"):
+        """The names that begin with the prefix."""
+        with _transient(f"cannot list {self.where}"):
             names = os.listdir(self._directory) if self._directory.is_dir() else []
         return [name for name in names if name.startswith(prefix)]
 
     def age(self, path: str) -> float:
-        """Seconds since the file was written; none if it has gone."""
-        with _passing(f"cannot look at {path}"), suppress(FileNotFoundError):
+        """Seconds since the file was written; 0 if it does not exist."""
+        with _transient(f"cannot look at {path}"), suppress(FileNotFoundError):
             return time.time() - (self._data / path).stat().st_mtime
         return 0
 
     def remove(self, path: str) -> None:
-        """Delete a file, if it is there."""
-        with _passing(f"cannot delete {path}"):
+        """Delete the file if it exists."""
+        with _transient(f"cannot delete {path}"):
             (self._data / path).unlink(missing_ok=True)
 
     def _locate(self, path: str) -> str:
-        """Where the file really is, links resolved; `Unusable` if that isn't in the directory."""
+        """The file's real path. Raises `InvalidInput` if that is not in the directory."""
         directory, _, name = path.rpartition("/")
         target = f"{self.where}/{name}"
         if directory == self._name and name not in (".", "..") and not os.path.islink(target):
-            return target  # the usual case, at a tenth of the cost
+            return target  # the usual case, without the slow `resolve`
         real = (self._data / path).resolve()
         if not real.is_relative_to(self._directory.resolve()):
             raise InvalidInput(f"{path!r} is not in {self._name}")
         return str(real)
 
-    def _may_pass(self, error: OSError) -> bool:
-        is_closed = error.errno in (errno.EACCES, errno.EPERM)
-        return error.errno in PASSING or (is_closed and not os.access(self._directory, os.X_OK))
+    def _is_transient(self, error: OSError) -> bool:
+        """Whether the machine, or rights to the whole directory, are at fault."""
+        is_denied = error.errno in (errno.EACCES, errno.EPERM)
+        is_closed = is_denied and not os.access(self._directory, os.X_OK)
+        return error.errno in MACHINE_ERRORS or is_closed
 
 
 @contextmanager
-def _passing(what: str) -> Iterator[None]:
-    """What fails for want of room, rights or a disk that is well is to be tried again."""
+def _transient(what: str) -> Iterator[None]:
+    """Turn each error of the operating system into a `TransientError`."""
     try:
         yield
     except OSError as error:
@@ -136,10 +140,11 @@ def _passing(what: str) -> Iterator[None]:
 
 
 def read_whole(file_path: str, name: str, flags: int = 0) -> tuple[bytes, os.stat_result]:
-    """A regular file's bytes, and what it was while they were read.
+    """A regular file's bytes, and its status while it was read.
 
-    It doesn't wait for a pipe's other end; with `O_NOFOLLOW` nor for where a link leads that has
-    just come. Raises `Unusable` of this name, and what opening a file does.
+    O_NONBLOCK keeps a named pipe without a writer from blocking. With O_NOFOLLOW among the `flags`,
+    a symlink that was swapped in after the path was checked is refused. Raises `OSError`, and
+    `InvalidInput` with this name if it is no regular file, is too large, or changes meanwhile.
     """
 
     def opener(path: str, mode: int) -> int:
@@ -159,5 +164,5 @@ def read_whole(file_path: str, name: str, flags: int = 0) -> tuple[bytes, os.sta
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, without its number and its file."""
+    """The text of an error, without the number and the path that an `OSError` adds."""
     return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,4 +1,4 @@
-"""Names of the mock databases and of the files in them."""
+"""The names of the mock databases, and of the files in them."""
 
 import hashlib
 import re
@@ -6,27 +6,18 @@ import re
 from pipeline.messages import IMAGE_ID
 
 IMAGE_ORIGINAL = "image_original"
-
-
 IMAGE_DATABASE = "image_database"
-
-
 IMAGE_EVENT_DATABASE = "image_event_database"
-
-
 IMAGE_EVENT_ALERTS = "image_event_alerts"
 
-
-# As images come; the first is the usual one.
+# An image keeps the extension that it came with; the first is the usual one.
 EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff", "fits", "fit", "fts", "gif", "bmp", "webp")
+IMAGE = re.compile(rf"({IMAGE_ID})\.({'|'.join(EXTENSIONS)})")  # the name of an image's file
 
 
-IMAGE = re.compile(rf"({IMAGE_ID})\.({'|'.join(EXTENSIONS)})")  # an image's file
-
-
-def image_path(name: str, extension: str = EXTENSIONS[0]) -> str:
-    """Where the image of this id is stored."""
-    return f"{IMAGE_DATABASE}/{name}.{extension}"
+def image_path(image_id: str, extension: str = EXTENSIONS[0]) -> str:
+    """The path of an image."""
+    return f"{IMAGE_DATABASE}/{image_id}.{extension}"
 
 
 def digest(content: bytes) -> str:

@@ -232,7 +232,7 @@ class Index:
         files, rows = self.images.files, []
         for image_id, name in images.items():
             path = f"{IMAGE_DATABASE}/{name}"
-            written = round(time.time() - files.age(path)) if files.lists_at_once else None
+            written = round(time.time() - files.age(path)) if files.is_listing_fast else None
             rows.append((image_id, _source(image_id), _number(image_id), written))
         self.put(
             "INSERT INTO images (id, source, number, time, listed) VALUES (?, ?, ?, ?, 1) "

@@ -13,6 +13,7 @@ from pipeline.errors import InvalidInput
 from pipeline.pictures.mock import ORIGINAL
 from pipeline.settings import Location
 from pipeline.store.database import Database
+from pipeline.store.numbering import find_image, last_image, numbers_before
 
 DIRECTORIES = ("image_database", "image_event_database", "image_event_alerts")
 
@@ -218,13 +219,13 @@ def test_numbers_with_gaps_and_of_all_lengths(object_store: ObjectStore, tmp_pat
             (tmp_path / "image_database" / name).touch()
     stored.sync()
     for database in (stored, local):
-        assert database.last("", 0) == (1_234_567, "image_database/1234567.jpg")
-        assert database.last("cam", 9)[0] == (121 if database is stored else 1_234_568)
-        assert database.last("cam", 77)[0] == 1_234_568  # 76 isn't there: look everywhere
-        assert database.last("nobody", 0) == (-1, "")
-        assert database.find("cam-00008") == "image_database/cam-00008.jpg"
+        assert last_image(database, "", 0) == (1_234_567, "image_database/1234567.jpg")
+        assert last_image(database, "cam", 9)[0] == (121 if database is stored else 1_234_568)
+        assert last_image(database, "cam", 77)[0] == 1_234_568  # 76 isn't there: look everywhere
+        assert last_image(database, "nobody", 0) == (-1, "")
+        assert find_image(database, "cam-00008") == "image_database/cam-00008.jpg"
         for number in (0, 1, 8, 130, 99_999, 100_003, 100_004, 200_000, 9_999_999):
-            found = [one for one in database.numbers_before("", number) if one in numbers]
+            found = [one for one in numbers_before(database, "", number) if one in numbers]
             assert found == [one for one in reversed(numbers) if one < number]
 
 
