@@ -33,7 +33,7 @@ from pipeline.terminal import say
 
 # Only the module of the command that is named is imported: some of them take a while.
 COMMANDS = {
-    "audit": "pipeline.operate.audit",
+    "audit": "pipeline.operate.audit.command",
     "chaos": "pipeline.operate.chaos",
     "clean": "pipeline.operate.clean",
     "dead-letters": "pipeline.operate.dead_letters",

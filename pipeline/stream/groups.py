@@ -1,7 +1,10 @@
 """Consumer groups: how far each has read, who is in it, and what to do when one is stuck."""
 
+from collections.abc import Mapping
+
 from kafka import TopicPartition
 from kafka.admin import MemberToRemove
+from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.stream.connection import Kafka
 
@@ -44,3 +47,8 @@ def leave_stuck_group(kafka: Kafka, group: str, topic: str, instance: str) -> bo
         if is_stuck:
             admin.remove_group_members(group, [MemberToRemove(group_instance_id=instance)])
     return is_stuck
+
+
+def is_committed(record: ConsumerRecord, offsets: Mapping[TopicPartition, int]) -> bool:
+    """Whether these committed offsets of a group are beyond the record."""
+    return offsets.get(TopicPartition(record.topic, record.partition), 0) > int(record.offset)

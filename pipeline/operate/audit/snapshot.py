@@ -1,0 +1,105 @@
+"""What there is: the files, the messages in the topics, and how far each stage has read them."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from enum import Enum
+
+import msgspec
+from kafka.consumer.fetcher import ConsumerRecord
+
+from pipeline.errors import InvalidInput
+from pipeline.messages import (
+    ALERTS,
+    DEAD_LETTERS,
+    IMAGE_EVENTS,
+    IMAGES,
+    IMAGES_WITHOUT_EVENT,
+    MESSAGE_TYPES,
+    ReceivedImage,
+    parse,
+)
+from pipeline.settings import Settings
+from pipeline.stages import CONSUMING_STAGES, STAGES
+from pipeline.store.database import Database
+from pipeline.store.instance_lock import InstanceLock
+from pipeline.stream.connection import Kafka
+from pipeline.stream.create_topics import TOPICS
+from pipeline.stream.deduplication import CAUSE
+from pipeline.stream.groups import committed_offsets, is_committed
+from pipeline.stream.positions import origin_of, position_of
+from pipeline.stream.topic_reader import TopicReader
+
+OUTBOX = ".image_receiving"  # how the names of the outboxes in the image database begin
+
+
+class State(Enum):
+    """What has become of a message."""
+
+    PROCESSED = "processed"
+    WAITING = "waiting"
+    SET_ASIDE = "set aside"
+
+
+class Snapshot:
+    """The files and messages, read in an order in which a running pipeline shows no false faults.
+
+    The files are listed first: each then has its message in an outbox or in a topic. The committed
+    offsets come next: what a stage has read by then has its effects in the topics. Of the topics,
+    effects are read before their causes: otherwise a new effect would seem to have no cause.
+    """
+
+    def __init__(
+        self, settings: Settings, kafka: Kafka, topics: TopicReader, lock: InstanceLock | None
+    ) -> None:
+        """Read everything. Files can be written only with a `lock`. Raises `KafkaError`."""
+        databases = [Database(settings.data, stage.writes, lock) for stage in STAGES]
+        self.images, self.events, self.alerts = databases
+        self.files = {
+            f"{database.name}/{name}"
+            for database in databases
+            for name in database.names()
+            if name != ".gitkeep"
+        }
+        self.in_outbox = {message.path for message in self._outbox()}
+        self.committed = {
+            stage.consumes: committed_offsets(kafka, stage.name) for stage in CONSUMING_STAGES
+        }
+        self.beginnings = {topic: topics.beginning_offsets(topic) for topic in TOPICS}
+        self.records = {
+            topic: list(topics.read(self.beginnings[topic], topics.end_offsets(topic)))
+            for topic in (ALERTS, IMAGE_EVENTS, IMAGES_WITHOUT_EVENT, IMAGES, DEAD_LETTERS)
+        }
+        self.set_aside = {origin_of(record) for record in self.records[DEAD_LETTERS]}
+
+    def state(self, records: Sequence[ConsumerRecord]) -> State:
+        """What has become of a message that was sent as often as there are records here."""
+        states = {self._state_of(record) for record in records}
+        return next(state for state in State if state in states)
+
+    def by_cause(self, topic: str) -> dict[bytes, list[ConsumerRecord]]:
+        """The valid records of a topic by the message that caused them."""
+        found = defaultdict(list)
+        for record in self.records[topic]:
+            with suppress(InvalidInput):
+                parse(record.value, MESSAGE_TYPES[topic])
+                for cause in causes_of(record):
+                    found[cause].append(record)
+        return found
+
+    def _state_of(self, record: ConsumerRecord) -> State:
+        if not is_committed(record, self.committed[record.topic]):
+            return State.WAITING
+        return State.SET_ASIDE if position_of(record) in self.set_aside else State.PROCESSED
+
+    def _outbox(self) -> Iterator[ReceivedImage]:
+        """The messages that `image_receiving.py` has still to publish."""
+        for name in self.images.names(OUTBOX):
+            with suppress(InvalidInput, msgspec.MsgspecError):
+                content = self.images.read(f"{self.images.name}/{name}")
+                yield from msgspec.json.decode(content, type=list[ReceivedImage])
+
+
+def causes_of(record: ConsumerRecord) -> set[bytes]:
+    """The SHA-256 of the message that caused this one."""
+    return {value for name, value in record.headers if name == CAUSE}
