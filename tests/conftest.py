@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from _pytest.mark import ParameterSet
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from object_store import BUCKET, FaultyNetwork, ObjectStore
@@ -61,6 +62,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     run one after the other, so that somebody who looks for a fault sees what they print.
     """
     return 0 if names_tests(config) else (os.cpu_count() or 1) + 1
+
+
+def slow(value: object) -> ParameterSet:
+    """A parameter of a test that is not in the quick run, while the test with others is."""
+    return pytest.param(value, marks=pytest.mark.slow)
 
 
 def docker_answers() -> bool:

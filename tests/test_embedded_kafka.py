@@ -99,6 +99,7 @@ def test_our_version_reads_what_the_constant_says_and_gets_no_warning(directory:
     admin.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jars", NEWER, ids=[line for line, _ in NEWER.values()])
 def test_a_directory_of_a_newer_version(directory: Path, data: Path, jars: Path) -> None:
     """Ours says in one line that it can't read it and what to do, and leaves each byte as it was.
@@ -134,6 +135,7 @@ def test_a_directory_of_a_newer_version(directory: Path, data: Path, jars: Path)
     newer.stop()
 
 
+@pytest.mark.slow
 def test_a_newer_version_is_tried_on_a_directory_of_ours(directory: Path) -> None:
     """Afterwards it still is a directory of ours, with all records."""
     ours = start_any(directory)

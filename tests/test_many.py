@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import HERE, TOPICS, Pipeline, Program, delete_topics, until
+from conftest import HERE, TOPICS, Pipeline, Program, delete_topics, slow, until
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import TopicAlreadyExistsError
 from PIL import Image
@@ -52,6 +52,7 @@ def small(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
+@pytest.mark.slow
 def test_eight_sources_and_copies_that_come_and_go(small: Pipeline) -> None:
     """Copies of both stages are killed and added in the middle; counts are exact."""
     chance = random.Random(1)
@@ -75,6 +76,7 @@ def has_alerts(pipeline: Pipeline, count: int) -> bool:
     return len(pipeline.files("image_event_alerts")) >= count
 
 
+@pytest.mark.slow
 def test_sources_by_their_names(small: Pipeline) -> None:
     """--source may be given several times; one that is given twice counts once."""
     small.start("image_analysis.py")
@@ -85,6 +87,7 @@ def test_sources_by_their_names(small: Pipeline) -> None:
     all_is_there_once(small, {"a": 8, "b": 8})
 
 
+@pytest.mark.slow
 def test_a_source_that_sends_a_hundred_times_more(small: Pipeline) -> None:
     """The others don't wait for it, and all counts are exact."""
     for name in ("image_analysis.py", "image_event_alert.py"):
@@ -98,7 +101,7 @@ def test_a_source_that_sends_a_hundred_times_more(small: Pipeline) -> None:
     all_is_there_once(small, {"much": 3000, "a": 30, "b": 30, "c": 30})
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, slow(1)])
 def test_receivers_of_many_sources_are_killed(small: Pipeline, seed: int) -> None:
     """Whatever sources the next run names, each source's own remainder is published by its next."""
     chance = random.Random(seed)
@@ -276,6 +279,7 @@ def frozen(small: Pipeline) -> Iterator[tuple[Pipeline, Program]]:
     analysis.process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_a_slow_stage_makes_nobody_grow(frozen: tuple[Pipeline, Program]) -> None:
     """While analysis stands still, receiving and alert take no more memory for more images."""
     small, analysis = frozen

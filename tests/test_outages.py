@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import HERE, TOPICS, Pipeline, Program, file_system, until
+from conftest import HERE, TOPICS, Pipeline, Program, file_system, slow, until
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -100,14 +100,17 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         broker.wait()
 
 
-def test_each_broker_of_a_cluster_is_killed(data: Path, cluster: Cluster) -> None:
+@pytest.mark.parametrize("killed", [(0,), slow((1, 2))])
+def test_each_broker_of_a_cluster_is_killed(
+    data: Path, cluster: Cluster, killed: tuple[int, ...]
+) -> None:
     """One after the other, each in the middle of a run, and whichever leads what."""
     pipeline = Pipeline(data, cluster.bootstrap_servers)
     try:
         alert, analysis = (pipeline.start(name, KAFKA_WAIT="120") for name in STAGES)
         pipeline.receive("--count", "20")
-        for number in range(3):
-            last = 20 + 400 * (number + 1) - 1
+        for run, number in enumerate(killed, 1):
+            last = 20 + 400 * run - 1
             receiving = pipeline.start("image_receiving.py", "--count", "400", KAFKA_WAIT="120")
             analysis.says(f"{last - 350 - (last - 350) % 4 + 3:05d}  CHANGED", 60)
             cluster.brokers[number].kill()
@@ -116,13 +119,14 @@ def test_each_broker_of_a_cluster_is_killed(data: Path, cluster: Cluster) -> Non
             alert.says(f"{last:05d}  ALERT", 120)
             cluster.restart(number)
             until(cluster.is_whole, f"broker {number} in sync", 120)
-        all_is_there_once(pipeline, 1220)
+        all_is_there_once(pipeline, 20 + 400 * len(killed))
         topics = KafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers).describe_topics()
         assert {len(one["replica_nodes"]) for topic in topics for one in topic["partitions"]} == {3}
     finally:
         pipeline.close()
 
 
+@pytest.mark.slow
 def test_partitions_that_nobody_leads(data: Path, cluster: Cluster) -> None:
     """A broker with the only copy of some partitions dies: programs wait for it, and none ends."""
     admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers)
@@ -160,6 +164,7 @@ def test_partitions_that_nobody_leads(data: Path, cluster: Cluster) -> None:
         pipeline.close()
 
 
+@pytest.mark.slow
 def test_kafka_freezes_for_30_seconds(data: Path, tmp_path: Path) -> None:
     """It neither answers nor refuses; once it is back, all goes on."""
     broker = embedded_kafka.start(tmp_path / "kafka", embedded_kafka.free_port())
@@ -187,6 +192,7 @@ def kafkas_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_kafkas_disk_is_full(data: Path, kafkas_disk: Path) -> None:
     """Kafka ends by itself; with room again, and started again, it and the stages go on."""
@@ -213,7 +219,7 @@ def test_kafkas_disk_is_full(data: Path, kafkas_disk: Path) -> None:
         broker.stop()
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", [slow(STAGES[0]), STAGES[1]])
 def test_a_copy_freezes_and_another_takes_over(pipeline: Pipeline, stage: str) -> None:
     """When it thaws it is fenced: what it had in hand isn't published again."""
     other = pipeline.start(STAGES[1 - STAGES.index(stage)])
@@ -302,7 +308,7 @@ def start_on(host: Host, pipeline: Pipeline, stage: str) -> Program:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("has_copy", [False, True], ids=["alone", "with another copy"])
+@pytest.mark.parametrize("has_copy", [False, slow(True)], ids=["alone", "with another copy"])
 def test_the_network_of_a_stage_is_cut(
     data: Path, tmp_path: Path, host: Host, has_copy: bool
 ) -> None:

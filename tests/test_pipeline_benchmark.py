@@ -42,6 +42,7 @@ def rows(figures: list[Figure]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_pipeline_against_the_others() -> None:
     """Each way is measured flat out and at the rate, and ratios are those of the rates beside."""
     counts = {"ours": 8, "plain pipeline": 4, "limit": 8}
@@ -58,6 +59,7 @@ def test_pipeline_against_the_others() -> None:
         assert ratio.rounds == [ours / other]
 
 
+@pytest.mark.slow
 def test_growth() -> None:
     """Each kind of growth has its rows, and the memory of each process is among them."""
     extent = Extent((Mix(1, 1), Mix(2, 2)), 16, (8, 80), 800, 8)
@@ -75,6 +77,7 @@ def test_growth() -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_plain_pipeline_finds_the_same_events(pipeline: Pipeline, closing: ExitStack) -> None:
     """Of the same images, both make the same image files, events and alerts, each once."""
     remake_topics(pipeline.bootstrap_servers)

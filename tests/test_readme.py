@@ -24,6 +24,7 @@ def terminals(heading: str) -> list[list[str]]:
     return [re.findall(r"^\$ (.*)", block, re.MULTILINE) for block in blocks]
 
 
+@pytest.mark.slow
 def test_the_first_commands(tmp_path: Path) -> None:
     """In a fresh clone they do what the README says, and print what it shows."""
     clone = clone_to(tmp_path / "clone")

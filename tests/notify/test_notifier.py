@@ -162,6 +162,7 @@ def test_servers_that_fail(pipeline: Pipeline, mail: MailServer, web: WebServer,
     assert PASSWORD not in alert.output
 
 
+@pytest.mark.slow
 def test_a_server_that_stalls(pipeline: Pipeline, mail: MailServer, web: WebServer) -> None:
     """It holds up neither other recipients, nor alerts, nor the end of the program."""
     mail.does = "stall"
@@ -223,6 +224,7 @@ def test_killed_between_sending_and_recording(pipeline: Pipeline, web: WebServer
     assert told(pipeline) == [["00001"], ["00002"]]
 
 
+@pytest.mark.slow
 def test_two_copies_that_come_and_go(pipeline: Pipeline, web: WebServer) -> None:
     """Whichever copy has a recipient, it is told of each event once."""
     people = [f"person{number}" for number in range(12)]
@@ -238,6 +240,7 @@ def test_two_copies_that_come_and_go(pipeline: Pipeline, web: WebServer) -> None
     assert all("Traceback" not in program.output for program in pipeline.started)
 
 
+@pytest.mark.slow
 def test_a_copy_that_freezes(pipeline: Pipeline, web: WebServer) -> None:
     """Another one takes over, and once thawed it tells nobody of what the other one has told."""
     people = {f"person{number}": f'url = "{web.url()}"' for number in range(6)}
@@ -310,6 +313,7 @@ def test_a_dead_channel_is_given_up_for_all(pipeline: Pipeline, web: WebServer) 
     assert alert.stop() == 0
 
 
+@pytest.mark.slow
 def test_thousands_at_once(pipeline: Pipeline, web: WebServer) -> None:
     """With a digest or a cool-down they are a few messages, each of which lists some.
 
@@ -444,6 +448,7 @@ def test_a_notification_that_comes_twice(pipeline: Pipeline, web: WebServer) -> 
     assert command(pipeline, "notifications")[-1] == "1 recipients: 3 sent, 0 given up, 0 wait"
 
 
+@pytest.mark.slow
 def test_kafka_is_away_after_sending(data: Path, tmp_path: Path, web: WebServer) -> None:
     """What was sent while Kafka was away is recorded once it is back, and not sent again."""
     port = embedded_kafka.free_port()

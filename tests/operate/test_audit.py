@@ -320,6 +320,7 @@ def test_a_message_that_nothing_explains(done: Pipeline) -> None:
     assert table(found)["wrong"] == 2
 
 
+@pytest.mark.slow
 def test_beside_a_working_pipeline(pipeline: Pipeline) -> None:
     """Audits one after the other find no fault, and send nothing, while images flow."""
     pipeline.start("image_event_alert.py")

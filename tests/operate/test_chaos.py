@@ -17,6 +17,7 @@ def alone(data: Path) -> Iterator[Pipeline]:
     alone.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", ["3", "4"])
 def test_nothing_lost_and_nothing_twice(alone: Pipeline, seed: str, tmp_path: Path) -> None:
     """Under kills of everything, each image is accounted for; what was made for it goes away."""

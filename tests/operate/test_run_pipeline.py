@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from conftest import HERE, Pipeline, Program, clone_to, until
+from conftest import HERE, Pipeline, Program, clone_to, slow, until
 
 import embedded_kafka
 from embedded_kafka import free_port
@@ -39,6 +39,7 @@ def run(pipeline: Pipeline, *arguments: str) -> Program:
     return program
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_twice(alone: Pipeline) -> None:
     """It ends by itself with 0 and a summary; a second run goes on counting."""
     first = run(alone)
@@ -61,6 +62,7 @@ def test_the_whole_pipeline_twice(alone: Pipeline) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_topics_of_a_newer_kafka(alone: Pipeline) -> None:
     """The run says that it can't read them and what to do; with them moved away, it goes on."""
     topics = alone.data / ".kafka"
@@ -106,7 +108,7 @@ def test_with_a_kafka_of_ones_own(pipeline: Pipeline) -> None:
     assert not (pipeline.data / ".kafka").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
 def test_stopped_in_the_middle(alone: Pipeline, number: int) -> None:
     """Ctrl-C stops everything; the next run finishes what was left."""
     first = alone.start(str(HERE / "run_pipeline.sh"), "--count", "2000")
@@ -121,6 +123,7 @@ def test_stopped_in_the_middle(alone: Pipeline, number: int) -> None:
     assert int(table(second)["images"].split()[0]) >= 1
 
 
+@pytest.mark.slow
 def test_nothing_stays_behind(alone: Pipeline) -> None:
     """After SIGKILL of the run itself, Kafka ends by itself, and the next run works."""
     first = alone.start(str(HERE / "run_pipeline.sh"), "--count", "2000", KAFKA_WAIT="2")
@@ -144,7 +147,7 @@ def running(data: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, slow(signal.SIGTERM)])
 def test_a_stage_that_ends_is_said(pipeline: Pipeline, number: int) -> None:
     """When a stage ends under it, in whatever way, the run says which and doesn't end with 0."""
     program = pipeline.start(str(HERE / "run_pipeline.sh"), "--count", "2000")
@@ -167,6 +170,7 @@ def test_an_image_that_is_set_aside_is_a_failure(pipeline: Pipeline) -> None:
     assert table(program)["alerts"] == "25"
 
 
+@pytest.mark.slow
 def test_nobody_reads_any_more(alone: Pipeline) -> None:
     """In a pipe that is closed, the run ends, and its programs don't wait for ever to print."""
     command = f"{HERE / 'run_pipeline.sh'} --count 2000 | head -3"
@@ -174,6 +178,7 @@ def test_nobody_reads_any_more(alone: Pipeline) -> None:
     until(lambda: not running(alone.data), "the end of all processes", 15)
 
 
+@pytest.mark.slow
 def test_two_at_once_and_names_with_everything(alone: Pipeline, tmp_path: Path) -> None:
     """Two runs started together take two ports; a comma or an é in a path troubles nobody."""
     other = tmp_path / "données, et [plus]"

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 from astropy.io import fits
-from conftest import HERE, Pipeline, Program, StoredPipeline, until
+from conftest import HERE, Pipeline, Program, StoredPipeline, slow, until
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -321,6 +321,7 @@ def test_pictures_that_come(pipeline: Pipeline, folder: Path) -> None:
     assert command(pipeline, "audit")
 
 
+@pytest.mark.slow
 def test_a_watched_file_that_stays_useless(pipeline: Pipeline, folder: Path) -> None:
     """It is set aside once for each version of it, after a while, also around a restart."""
     reasons = spoilt(folder)
@@ -342,7 +343,7 @@ def test_a_watched_file_that_stays_useless(pipeline: Pipeline, folder: Path) -> 
     assert again.lines[-1] == "image_receiving: received 1 images; 0 set aside"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
 def test_killed_while_a_directory_is_filled(pipeline: Pipeline, folder: Path, seed: int) -> None:
     """Wherever SIGKILL hits, each file becomes an image once."""
     chance = random.Random(seed)
@@ -664,6 +665,7 @@ def test_deep_and_floating_images(pipeline: Pipeline, folder: Path) -> None:
     assert pipeline.records("dead-letters") == []
 
 
+@pytest.mark.slow
 def test_on_an_object_store(stored: StoredPipeline, folder: Path) -> None:
     """As in directories: extensions, the memory of a watched directory, and the mock after it."""
     for name in ("a.png", "b.fits", "c.png"):

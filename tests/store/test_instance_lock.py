@@ -73,6 +73,7 @@ def beside(tmp_path: Path) -> Iterator[Pipeline]:
     broker.stop()
 
 
+@pytest.mark.slow
 def test_a_restart_beside_another_pipeline(pipeline: Pipeline, beside: Pipeline) -> None:
     """A killed stage that starts again goes on at once, whatever else runs on the machine.
 

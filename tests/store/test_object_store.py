@@ -89,6 +89,7 @@ def test_an_original_of_ones_own(stored: StoredPipeline) -> None:
     assert "original_image.jpg is" in receiving.lines[-1]
 
 
+@pytest.mark.slow
 def test_stages_and_receivers_are_killed(stored: StoredPipeline) -> None:
     """Wherever SIGKILL hits, each image, event and alert is there once, and no half object."""
     chance = random.Random(1)
@@ -116,6 +117,7 @@ def _has_events(stored: StoredPipeline, count: int) -> bool:
     return len(stored.files("image_event_database")) >= count
 
 
+@pytest.mark.slow
 def test_a_bad_network(stored: StoredPipeline, network: FaultyNetwork) -> None:
     """Throttled, refused, cut in the middle and slow: it takes longer, and nothing else."""
     # A single attempt each, so that our own patience is what is tried.
@@ -229,6 +231,7 @@ def test_numbers_with_gaps_and_of_all_lengths(object_store: ObjectStore, tmp_pat
             assert found == [one for one in reversed(numbers) if one < number]
 
 
+@pytest.mark.slow
 def test_an_image_of_another_program_is_not_overwritten(stored: StoredPipeline) -> None:
     """Not even one that came while we were receiving: the store itself refuses."""
     stored.receive("--count", "3")
@@ -347,6 +350,7 @@ def test_without_s3fs(stored: StoredPipeline, tmp_path: Path) -> None:
     assert "requirements-s3.txt" in program.lines[-1]
 
 
+@pytest.mark.slow
 def test_chaos(stored: StoredPipeline, object_store: ObjectStore) -> None:
     """Under kills of everything, each image is accounted for; what was made for it goes away."""
     run = stored.start(

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Pipeline, Program, delete_topics, until
+from conftest import HERE, Pipeline, Program, delete_topics, slow, until
 from kafka import (
     ConsumerGroupMetadata,
     KafkaAdminClient,
@@ -137,6 +137,7 @@ def audit(pipeline: Pipeline, *arguments: str) -> Program:
     return pipeline.command("audit", *arguments)
 
 
+@pytest.mark.slow
 def test_a_committed_one(
     pipeline: Pipeline, admin: KafkaAdminClient, producer: KafkaProducer, closing: ExitStack
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_program_that_has_started_again(
     assert not look(admin)
 
 
+@pytest.mark.slow
 def test_no_wrong_alarm(
     admin: KafkaAdminClient, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +280,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize("is_known", [True, slow(False)])
 def test_nothing_is_lost_or_double(
     pipeline: Pipeline, admin: KafkaAdminClient, closing: ExitStack, is_known: bool
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Pipeline, until
+from conftest import Pipeline, slow, until
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import ConfigResource
 
@@ -65,6 +65,7 @@ def test_a_reader_that_comes_first(careless: Pipeline) -> None:
     careless.waits_for("alerts", 2)
 
 
+@pytest.mark.slow
 def test_topics_with_messages_keep_their_partitions(careless: Pipeline) -> None:
     """Another number would move a source to another partition: it is said, and all goes on."""
     admin = KafkaAdminClient(bootstrap_servers=careless.bootstrap_servers)
@@ -88,7 +89,7 @@ def test_a_topic_that_keeps_the_newest_only(pipeline: Pipeline) -> None:
     analysis.says("00007  CHANGED")
 
 
-@pytest.mark.parametrize("topic", ["images", "image-events", "dead-letters"])
+@pytest.mark.parametrize("topic", [slow("images"), "image-events", slow("dead-letters")])
 def test_a_topic_is_deleted_under_running_stages(careless: Pipeline, topic: str) -> None:
     """It is made again as it was, which is said, and what comes from then on goes all the way."""
     stages = [careless.start(f"{name}.py") for name in ("image_analysis", "image_event_alert")]

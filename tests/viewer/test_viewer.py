@@ -766,6 +766,7 @@ def test_pictures_that_no_browser_shows(alone: Pipeline) -> None:
     assert b"is no image" in body
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_events(alone: Pipeline) -> None:
     """The first page comes while they are still read; each is on one page, in order, and found."""
     count = 100_000
@@ -817,6 +818,7 @@ def test_it_ends_when_told_to(alone: Pipeline) -> None:
         assert " view: " in alone.usage_error("view", *arguments)
 
 
+@pytest.mark.slow
 def test_kafka_comes_goes_and_is_another_one(alone: Pipeline, tmp_path: Path) -> None:
     """All that is neither ends the viewer nor floods its terminal; it makes no topics itself.
 
