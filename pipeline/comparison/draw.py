@@ -8,14 +8,14 @@ from PIL import ImageDraw
 from pipeline.comparison.measure import Change
 from pipeline.retrying import retrying
 
-MAX_SIDE = 16384  # of the difference image; JPEG can have 65500
+MAX_SIDE = 16384  # of the difference image; JPEG allows 65500
 
 
 @retrying
 def draw(change: Change) -> bytes:
-    """The difference image, as JPEG: what changed, bright on black, the more the brighter.
+    """The difference image as JPEG: black where nothing changed, and the brighter the more did.
 
-    Even the faintest change is well above black, and a frame shows where a small one is.
+    Even the faintest change is well above black, and a small change has a frame around it.
     """
     greatest = int(np.asarray(change.largest).max())
     level = np.minimum(np.arange(256) / greatest, 1) ** 0.6
