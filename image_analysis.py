@@ -2,28 +2,21 @@
 
 For each batch of messages from the topic `images`:
 
-1. take the batch: read each image, and the image before it, from `image_database/`;
-2. decide: an image that has changed enough is an image event, and any other is none for a reason;
-3. store the event's difference image and description in `image_event_database/`;
-4. publish the event in the topic `image-events`, or the reason in `images-without-event`;
-5. commit: the messages and the offsets of the batch become visible in one transaction.
+1. Take: read each image, and the image before it, from the image database.
+2. Decide: an image that has changed enough is an image event; any other is none, for a reason.
+3. Store: the event's difference image and description go into the image event database.
+4. Publish: the event in the topic `image-events`, or the reason in `images-without-event`.
+5. Commit: one Kafka transaction makes these messages and the batch's offsets true together.
 
-The program can be killed at any time: a batch without its commit is taken again, the files are
-written again with the same bytes, and a message that comes twice causes one event.
+Whenever this program is killed, a batch without its commit is taken again from its beginning: its
+files are written again with the same bytes, and its messages are published once.
 
     python image_analysis.py [--threshold N] [--mask FILE]
 """
 
 from pipeline.errors import InvalidInput
 from pipeline.image_events import NewEvent, decide
-from pipeline.messages import (
-    IMAGE_EVENTS,
-    IMAGES_WITHOUT_EVENT,
-    ReceivedImage,
-    moment,
-    parse,
-    paths,
-)
+from pipeline.messages import IMAGES_WITHOUT_EVENT, ReceivedImage, moment, parse, paths
 from pipeline.options import analysis_options
 from pipeline.pictures.previous_images import PreviousImages
 from pipeline.program import run_program
@@ -47,8 +40,8 @@ def main() -> None:
     say(f"image_analysis: from {images.where} to {events.where}")
 
     for batch in stage.batches():
-        with batch:  # without its commit, it is taken again
-            # 1. Take the batch.
+        with batch:
+            # 1. Take
             previous_images.remember(record.value for record in batch.preceding())
             images.prefetch(paths(batch.values, ReceivedImage))
             for record in batch:
@@ -63,29 +56,31 @@ def main() -> None:
                     warned_sources.add(message.source)
                     batch.say_after_commit(f"{message.image_id}  {warning}")
 
-                # 2. Decide.
+                # 2. Decide
                 received = message.received or moment(record.timestamp / 1000)
                 decision = decide(previous, image, rule, received)
-                if isinstance(decision, NewEvent):
-                    # After a reset, a message without a time may be sent again on purpose. Such a
-                    # message counts as repeated only while its event's file is there.
-                    may_be_repeated = message.received or events.has(decision.message.path)
-                    if may_be_repeated and batch.is_repeated(record, message):
-                        batch.say_after_commit(
-                            f"{message.image_id}  came twice; its event is there already"
-                        )
-                        continue
+                if not isinstance(decision, NewEvent):
+                    batch.publish(record, decision.message, IMAGES_WITHOUT_EVENT)
+                    batch.say_after_commit(f"{message.image_id}  {decision.summary}")
+                    continue
+                # After a reset, a message without a time may be sent again on purpose: it counts
+                # as repeated only while the file of its event is there.
+                may_be_repeated = message.received or events.has(decision.message.path)
+                if may_be_repeated and batch.is_repeated(record, message):
+                    batch.say_after_commit(
+                        f"{message.image_id}  came twice; its event is there already"
+                    )
+                    continue
 
-                    # 3. Store the event's files.
-                    for path, content in decision.files.items():
-                        events.write(path, content)
+                # 3. Store
+                for path, content in decision.files.items():
+                    events.write(path, content)
 
-                # 4. Publish the event, or the reason that there is none.
-                topic = IMAGE_EVENTS if isinstance(decision, NewEvent) else IMAGES_WITHOUT_EVENT
-                batch.publish(record, decision.message, topic)
+                # 4. Publish
+                batch.publish(record, decision.message)
                 batch.say_after_commit(f"{message.image_id}  {decision.summary}")
 
-            # 5. Commit, once all files are safely in place.
+            # 5. Commit, once all files are safely on the disk
             events.sync()
             batch.commit()
 

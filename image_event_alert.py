@@ -2,15 +2,16 @@
 
 For each batch of messages from the topic `image-events`:
 
-1. take the batch: read each event's description from `image_event_database/`;
-2. decide: every event is an alert, and the recipients' own conditions say who else is told of it;
-3. store the alert in `image_event_alerts/`;
-4. publish the alert in the topic `alerts`, and who is to be told of it in `notifications`;
-5. commit: the messages and the offsets of the batch become visible in one transaction.
+1. Take: read each event's description from the image event database.
+2. Decide: every event is an alert, and each recipient's conditions say who else is told of it.
+3. Store: the alert goes into `image_event_alerts/`, with the description.
+4. Publish: the alert in the topic `alerts`, and in `notifications` who is to be told.
+5. Commit: one Kafka transaction makes these messages and the batch's offsets true together.
 
 The interested parties are whoever reads this terminal, `image_event_alerts/` or the topic
-`alerts`, and the recipients that `recipients.toml` names. The notifier sends to these by mail,
-chat and the like, in a thread of its own, so that a slow mail server delays no alert.
+`alerts`; and the recipients that `recipients.toml` names. The notifier reads `notifications` and
+sends to them by mail, chat and the like, in a thread of its own, so that a slow mail server holds
+up no alert.
 
     python image_event_alert.py
 """
@@ -56,7 +57,7 @@ def main() -> None:
 
     for batch in stage.batches():
         with batch:  # without its commit, it is taken again
-            # 1. Take the batch.
+            # 1. Take
             events.prefetch(paths(batch.values, ImageEvent))
             for record in batch:
                 try:
@@ -66,30 +67,34 @@ def main() -> None:
                     batch.set_aside(record, reason)
                     continue
 
-                # 2. Decide. After a reset, a message without a time may be sent again on purpose.
-                # Such a message counts as repeated only while its alert's file is there.
+                # 2. Decide
+                # After a reset, a message without a time may be sent again on purpose: it counts
+                # as repeated only while the file of its alert is there.
                 may_be_repeated = event.received or alerts.has(alert.path)
                 if may_be_repeated and batch.is_repeated(record, event):
                     batch.say_after_commit(
                         f"{event.event_id}  came twice; there is an alert already"
                     )
                     continue
-                told = [name for name, one in recipients.items() if not one.rejection_reason(event)]
+                notifications = [
+                    Notification(recipient=name, event=event, alert_path=alert.path)
+                    for name, recipient in recipients.items()
+                    if not recipient.rejection_reason(event)
+                ]
 
-                # 3. Store the alert.
+                # 3. Store
                 alerts.write(alert.path, text)
 
-                # 4. Publish the alert, and a notification for each recipient.
+                # 4. Publish
                 batch.publish(record, alert)
-                for name in told:
-                    notification = Notification(recipient=name, event=event, alert_path=alert.path)
+                for notification in notifications:
                     batch.publish(record, notification, NOTIFICATIONS)
                 batch.say_after_commit(
                     f"{event.event_id}  ALERT: image {event.image_id} differs from image "
                     f"{event.previous_image_id}; see {alert.path}"
                 )
 
-            # 5. Commit, once all files are safely in place.
+            # 5. Commit, once all files are safely on the disk
             alerts.sync()
             batch.commit()
     if teller:

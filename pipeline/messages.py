@@ -1,8 +1,8 @@
-"""The messages of the topics: one definition that writes them, checks them and names them.
+"""The messages of each topic: one definition from which they are written, checked and documented.
 
-JSON in UTF-8, with the source as the key, so that each source keeps its order; those of
-`notifications` have the recipient. The fields that may be absent are those that a producer other
-than these stages may not know.
+A message is JSON in UTF-8. Its key is the source, so that the messages of each source stay in
+order; in `notifications` the key is the recipient. The fields that may be absent are those that a
+producer other than these stages may not know.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ DEAD_LETTERS = "dead-letters"
 SOURCE = r"[a-z0-9_]{1,64}"
 IMAGE_ID = rf"({SOURCE}-)?[0-9]{{5,9}}"
 
-END = r"$(?!\n)"  # Python's \Z isn't known to other readers of the schema
+END = r"$(?!\n)"  # instead of \Z, which only Python's regular expressions have
 Source = Annotated[str, Meta(pattern=rf"^({SOURCE})?{END}")]
 ImageId = Annotated[str, Meta(pattern=rf"^{IMAGE_ID}{END}")]
 Number = Annotated[int, Meta(ge=0, lt=10**9)]
@@ -40,25 +40,25 @@ Reason = Literal["first image", "same bytes", "same pixels", "below threshold"]
 
 
 def moment(seconds: float) -> datetime:
-    """The time so many seconds after the start of 1970, or that start if no calendar has it."""
+    """The time of these seconds since 1970; the start of 1970 if no calendar has that time."""
     with suppress(ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(seconds, UTC)
     return datetime.fromtimestamp(0, UTC)
 
 
 def image_id(source: str, number: int) -> str:
-    """`00003`, or `cam1-00003` for the source `cam1`."""
+    """The id of a source's image: `00003`, or `cam1-00003` for the source `cam1`."""
     return f"{source}-{number:05d}" if source else f"{number:05d}"
 
 
-def parts_of(name: str) -> tuple[str, int]:
-    """The source and the number that `image_id` has made this id of."""
-    source, _, number = name.rpartition("-")
+def parts_of(id_: str) -> tuple[str, int]:
+    """The source and the number in an image's id."""
+    source, _, number = id_.rpartition("-")
     return source, int(number)
 
 
 class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """In `images`: an image is in the image database."""
+    """In `images`: an image was stored in the image database."""
 
     image_id: ImageId
     source: Source
@@ -67,11 +67,11 @@ class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: Annotated[int, Meta(ge=0, lt=2**53)] | None = None  # bytes
     sha256: Sha256 | None = None
     received: Time | None = None
-    original_name: Path | None = None  # of the file that it was received from
+    original_name: Path | None = None  # of the file from which the image was received
 
     @property
     def key(self) -> str:
-        """What keeps its order: the messages of one key are in one partition."""
+        """The record's key: Kafka keeps the order of messages with the same key."""
         return self.source
 
     def __post_init__(self) -> None:
@@ -82,7 +82,9 @@ class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
             )
 
 
-class _AboutImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class _WithImageId(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of each message about an image. The image's id has its source and number."""
+
     image_id: ImageId
 
     @property
@@ -97,12 +99,12 @@ class _AboutImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def key(self) -> str:
-        """What keeps its order: the messages of one key are in one partition."""
+        """The record's key: Kafka keeps the order of messages with the same key."""
         return self.source
 
 
-class ImageWithoutEvent(_AboutImage, frozen=True, kw_only=True, omit_defaults=True):
-    """In `images-without-event`: an image was analysed and is no event, and why."""
+class ImageWithoutEvent(_WithImageId, frozen=True, kw_only=True, omit_defaults=True):
+    """In `images-without-event`: an image was analysed and is no image event, for this reason."""
 
     reason: Reason
     previous_image_id: ImageId | None = None
@@ -112,15 +114,17 @@ class ImageWithoutEvent(_AboutImage, frozen=True, kw_only=True, omit_defaults=Tr
     received: Time | None = None
 
 
-class _Change(_AboutImage, frozen=True, kw_only=True, omit_defaults=True):
-    event_id: ImageId  # the id of the changed image
+class _WithEventId(_WithImageId, frozen=True, kw_only=True, omit_defaults=True):
+    """The fields of each message about an image event, whose id is that of the changed image."""
+
+    event_id: ImageId
 
     def __post_init__(self) -> None:
         if self.event_id != self.image_id:
             raise ValueError(f"event_id {self.event_id!r} is not image_id {self.image_id!r}")
 
 
-class ImageEvent(_Change, frozen=True, kw_only=True, omit_defaults=True):
+class ImageEvent(_WithEventId, frozen=True, kw_only=True, omit_defaults=True):
     """In `image-events`: an image differs from the one before it."""
 
     previous_image_id: ImageId
@@ -135,9 +139,9 @@ class ImageEvent(_Change, frozen=True, kw_only=True, omit_defaults=True):
     changed_share: Share | None = None  # of the pixels
     box: tuple[Pixels, Pixels, Pixels, Pixels] | None = None  # left, top, right, bottom
     block_difference: Measure | None = None  # the largest of all blocks of 8 x 8 pixels
-    threshold: Measure = 0  # that it has reached; 0: any difference is an event
-    mask_sha256: Sha256 | None = None  # of the file that says what was ignored
-    received: Time | None = None  # when the changed image was
+    threshold: Measure = 0  # that the block difference has reached; 0: any difference is an event
+    mask_sha256: Sha256 | None = None  # of the mask's file
+    received: Time | None = None  # when the changed image was received
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,17 +152,17 @@ class ImageEvent(_Change, frozen=True, kw_only=True, omit_defaults=True):
             )
 
 
-class Alert(_Change, frozen=True, kw_only=True, omit_defaults=True):
-    """In `alerts`: the interested parties have been told of an image event."""
+class Alert(_WithEventId, frozen=True, kw_only=True, omit_defaults=True):
+    """In `alerts`: the interested parties were alerted of an image event."""
 
     path: Path  # of the alert
     sha256: Sha256 | None = None  # of the alert
     previous_image_id: ImageId | None = None
-    received: Time | None = None  # when the changed image was
+    received: Time | None = None  # when the changed image was received
 
 
 class Notification(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="to tell"):
-    """In `notifications`: a recipient is to be told of an image event."""
+    """In `notifications`: a recipient is to be notified of an image event."""
 
     recipient: Recipient
     event: ImageEvent
@@ -166,12 +170,12 @@ class Notification(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="t
 
     @property
     def key(self) -> str:
-        """What keeps its order: the messages of one key are in one partition."""
+        """The record's key: Kafka keeps the order of messages with the same key."""
         return self.recipient
 
 
 class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="told"):
-    """In `notifications`, behind what it is about: the recipient was told, or could not be."""
+    """In `notifications`, after some notifications: they were sent, or given up."""
 
     recipient: Recipient
     offsets: list[Annotated[int, Meta(ge=0)]]  # of the notifications, in this partition
@@ -181,7 +185,7 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="told")
 
     @property
     def key(self) -> str:
-        """What keeps its order: the messages of one key are in one partition."""
+        """The record's key: Kafka keeps the order of messages with the same key."""
         return self.recipient
 
 
@@ -197,27 +201,28 @@ M = TypeVar("M", bound=ImageMessage)
 
 
 def parse(value: bytes | None, kind: type[M]) -> M:
-    """The message in a record's value. Raises `Unusable` if it is none of this kind."""
+    """The message in a record's value. Raises `InvalidInput` if the value is no such message."""
     if value is None:
         raise InvalidInput("the message has no value")
     try:
         message = msgspec.json.decode(value, type=kind)
         if message.received:
-            message.received.astimezone(UTC)  # at either end of the calendar there is no such time
+            # The first or last hours of the calendar may lie outside of it in UTC.
+            message.received.astimezone(UTC)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise InvalidInput(f"the message is no {kind.__name__}: {error}") from error
     return message
 
 
 def paths(values: Iterable[bytes | None], kind: type[ReceivedImage | ImageEvent]) -> Iterator[str]:
-    """The paths in those of the records' values that are messages of this kind."""
+    """The paths in these records' values; values that are no such messages are left out."""
     for value in values:
         with suppress(InvalidInput):
             yield parse(value, kind).path
 
 
 def dump(message: Message) -> bytes:
-    """The record value that `parse` reads back."""
+    """The record's value for a message."""
     return msgspec.json.encode(message)
 
 
