@@ -25,8 +25,9 @@ from pipeline.messages import (
     parse,
     paths,
 )
-from pipeline.notify.notifier import Notifier, some_ids
-from pipeline.notify.rehearse import rehearse
+from pipeline.notify.dry_run import dry_run
+from pipeline.notify.message_text import some_ids
+from pipeline.notify.notifier import Notifier
 from pipeline.options import alert_options
 from pipeline.program import run_program
 from pipeline.stages import IMAGE_EVENT_ALERT
@@ -43,17 +44,17 @@ def main() -> None:
     options = alert_options()
     settings, recipients = options.settings, options.recipients
     if options.is_dry_run:
-        rehearse(Kafka(settings, StopSignal(status=1)), recipients)
+        dry_run(Kafka(settings, StopSignal(status=1)), recipients)
         return
     stage = Stage(settings, IMAGE_EVENT_ALERT)
     events = Database(settings.data, IMAGE_EVENT_DATABASE)
     alerts = Database(settings.data, IMAGE_EVENT_ALERTS, stage.lock)
     say(f"image_event_alert: Kafka at {settings.bootstrap_servers}")
     say(f"image_event_alert: from {events.where} to {alerts.where}")
-    teller = Notifier(stage.kafka, settings.data, recipients) if recipients else None
-    if teller:
+    notifier = Notifier(stage.kafka, settings.data, recipients) if recipients else None
+    if notifier:
         say(f"image_event_alert: tells {some_ids(list(recipients))}")
-        teller.start()
+        notifier.start()
 
     for batch in stage.batches():
         with batch:  # without its commit, it is taken again
@@ -97,8 +98,8 @@ def main() -> None:
             # 5. Commit, once all files are safely on the disk
             alerts.sync()
             batch.commit()
-    if teller:
-        teller.finish()
+    if notifier:
+        notifier.finish()
 
 
 if __name__ == "__main__":

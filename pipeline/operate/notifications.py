@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import NOTIFICATIONS, Receipt, moment
-from pipeline.notify.notifier import Inbox, parse_notification, some_ids
+from pipeline.notify.inbox import Inbox, parse_notification
+from pipeline.notify.message_text import some_ids
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
         (told.recipient, told.at.astimezone(UTC), told.outcome, told.event_ids) for told in all_told
     ]
     for (_, recipient), box in boxes.items():
-        for one in box.waiting.values():
+        for one in box.pending.values():
             event = one.notification.event
             lines.append((recipient, one.since, "waits", [event.event_id]))
     for recipient, at, what, ids in sorted(lines):
@@ -46,7 +47,7 @@ def read(topics: TopicReader) -> tuple[dict[tuple[int, str], Inbox], list[Receip
         with suppress(InvalidInput):
             message = parse_notification(record.value)
             box = boxes.setdefault((record.partition, message.recipient), Inbox())
-            box.take(record, message, moment(record.timestamp / 1000))
+            box.add(record, message, moment(record.timestamp / 1000))
             if isinstance(message, Receipt):
                 told.append(message)
     return boxes, told

@@ -171,13 +171,13 @@ class RunRecords:
                 boxes = {
                     (partition, name): box
                     for (partition, name), box in notifications.read(self._topics)[0].items()
-                    if box.waiting and name in recipients
+                    if box.pending and name in recipients
                 }
-                waiting = sum(len(box.waiting) for box in boxes.values())
+                waiting = sum(len(box.pending) for box in boxes.values())
                 is_due = any(
-                    recipients[name].due(one.since, box.last, now) <= now
+                    recipients[name].due(one.since, box.last_sent, now) <= now
                     for (_, name), box in boxes.items()
-                    for one in box.waiting.values()
+                    for one in box.pending.values()
                 )
             stop.wait(0.2)
         if waiting:

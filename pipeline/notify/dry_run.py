@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import IMAGE_EVENTS, ImageEvent, Notification, moment, parse
-from pipeline.notify.notifier import title
+from pipeline.notify.message_text import title
 from pipeline.notify.recipients import Recipient
 from pipeline.stream.connection import Kafka
 from pipeline.stream.positions import position_of
@@ -13,7 +13,7 @@ from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import printable, say
 
 
-def rehearse(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
+def dry_run(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
     """Say who would be told what and when, and who not and why, of all events; send nothing."""
     if not recipients:
         say("nobody: there are no recipients; write a recipients.toml, or name it by --recipients")
