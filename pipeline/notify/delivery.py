@@ -109,11 +109,11 @@ class Delivery:
         They are receipts, and dead letters if the message was given up.
         """
         return [
-            self._settling_messages(self.events[start : start + MAX_EVENTS])
+            self._messages(self.events[start : start + MAX_EVENTS])
             for start in range(0, len(self.events), MAX_EVENTS)
         ]
 
-    def _settling_messages(self, events: list[PendingEvent]) -> list[dict[str, Any]]:
+    def _messages(self, events: list[PendingEvent]) -> list[dict[str, Any]]:
         # A copy: the notifier adds a record when the same notification comes again.
         records = [record for event in events for record in list(event.records.values())]
         receipt = Receipt(

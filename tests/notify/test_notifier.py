@@ -3,13 +3,14 @@
 import io
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from conftest import TOPICS, Pipeline, Program, until
+from conftest import HERE, TOPICS, Pipeline, Program, until
 from kafka import KafkaProducer
 from mail_server import PASSWORD, USER, MailServer, WebServer
 from PIL import Image
@@ -286,7 +287,7 @@ def test_given_up_and_sent_again(pipeline: Pipeline, web: WebServer) -> None:
 
     web.does = "take"
     name = f"{letter.partition}:{letter.offset}"
-    (sent, _) = command(pipeline, "dead_letters", "send", name)
+    (sent, _) = command(pipeline, "dead-letters", "send", name)
     assert sent == f"{name}  sent back to notifications"
     alert.says("^00001  told night")
     assert alert.stop() == 0
@@ -470,6 +471,48 @@ def test_kafka_is_away_after_sending(data: Path, tmp_path: Path, web: WebServer)
     assert alert.stop() == 0
     pipeline.close()
     broker.stop()
+
+
+# Makes a method of the pipeline fail the first time it is called, and starts the alert program.
+FAULTY = """
+import importlib, sys
+module, owner, name = sys.argv[1:4]
+owner = getattr(importlib.import_module(module), owner)
+method = getattr(owner, name)
+
+def fails_once(*arguments):
+    setattr(owner, name, method)
+    raise ZeroDivisionError("secret")
+
+setattr(owner, name, fails_once)
+sys.argv = ["image_event_alert.py"]
+importlib.import_module("image_event_alert").main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("inbox Inbox add", "^notifications: {}; trying again in 5 s"),
+        ("delivery Delivery run", "^night: {}; trying again in 5 s"),
+        ("delivery Delivery _messages", "^Kafka did not record what was told: {}; trying again"),
+    ],
+)
+def test_a_fault_in_the_notifier(pipeline: Pipeline, web: WebServer, fault: str, line: str) -> None:
+    """An unexpected error is said without its text; alerts go on, and each event is sent once."""
+    (pipeline.data / "recipients.toml").write_text(f'[night]\nurl = "{web.url()}"')
+    module, owner, name = fault.split()
+    arguments = ("-c", FAULTY, f"pipeline.notify.{module}", owner, name)
+    alert = pipeline.start(sys.executable, *arguments, PYTHONPATH=str(HERE))
+    put_event(pipeline, "00001")
+    alert.says(line.format(r"unexpected ZeroDivisionError in <string>, line \d+"))
+    put_event(pipeline, "00002")
+    alert.says("^00002  ALERT")
+    alert.says("^00002  told night")
+    assert [one["title"][:11] for one in web.got] == ["Image 00001", "Image 00002"]
+    assert told(pipeline) == [["00001"], ["00002"]]
+    assert alert.stop() == 0
+    assert not re.search("Traceback|secret", alert.output)
 
 
 def test_a_dry_run(pipeline: Pipeline, web: WebServer) -> None:

@@ -335,15 +335,20 @@ def test_recipients_with_the_least_rights(pipeline: Pipeline, secured: Secured) 
 
 
 def test_recipients_without_the_rights(pipeline: Pipeline, secured: Secured) -> None:
-    """Who may alert but not take `notifications` ends with a line, and tells nobody in silence."""
-    (pipeline.data / "recipients.toml").write_text('[night]\nurl = "json://localhost:9"')
+    """Who may alert but not read `notifications` is told so, and notifies once it may."""
+    web = WebServer()
+    (pipeline.data / "recipients.toml").write_text(f'[night]\nurl = "{web.url()}"')
     secured.forbid("image_event_alert", TOPIC, "notifications", "READ")
     try:
-        alert = pipeline.start("image_event_alert.py", **secured.login("image_event_alert"))
-        assert alert.ends() == 1
-        assert "forbids it: " in alert.lines[-1]
+        alert, *_ = (pipeline.start(f"{name}.py", **secured.login(name)) for name in PROGRAMS)
+        alert.says("^notifications: .* forbids it: .*; trying again in 5 s")
+        alert.says("^00007  ALERT", 60)
+        assert web.tries == 0
     finally:
         secured.allow("image_event_alert", TOPIC, "notifications", "READ")
+    alert.says("^00007  told night", 60)
+    assert alert.stop() == 0
+    web.close()
 
 
 def test_with_a_certificate(pipeline: Pipeline, secured: Secured) -> None:
