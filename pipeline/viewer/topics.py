@@ -1,8 +1,11 @@
-"""What Kafka adds to the files: what was set aside and why, and why an image is no event."""
+"""Keeps the index up to date with what only Kafka knows.
+
+That is what was set aside and why, why an image is no event, and which events are new.
+"""
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -27,13 +30,16 @@ from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import Letter
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import one_line, printable
-from pipeline.viewer.index import LETTERS, TOGETHER, Index
+from pipeline.viewer.files import FileFollower
+from pipeline.viewer.index import Index
 
-# How many records of each partition to go back at the start.
-MOST = 50  # dead letters at a time: each may have 2 MiB
-TAKEN = {DEAD_LETTERS: LETTERS, IMAGES_WITHOUT_EVENT: 100_000, IMAGE_EVENTS: 0}
-BEGINNING = 600  # of a value, in bytes; of a reason, in characters
-PLACE = {"topic", "partition", "offset"}
+MAX_LETTERS = 10_000  # in the index
+# How many records of each partition to read at the start, back from its end.
+HISTORY = {DEAD_LETTERS: MAX_LETTERS, IMAGES_WITHOUT_EVENT: 100_000, IMAGE_EVENTS: 0}
+# How many records to read together: a dead letter may have 2 MiB.
+TOGETHER = {DEAD_LETTERS: 50, IMAGES_WITHOUT_EVENT: 500, IMAGE_EVENTS: 500}
+BEGINNING = 600  # bytes of a value, or characters of a reason, that are shown
+ORIGIN = {"topic", "partition", "offset"}
 REASONS = {
     "first image": "first image of its source",
     "same bytes": "the same bytes as the image before",
@@ -57,102 +63,113 @@ class Watched(Kafka):
 
     def _is_away(self, reason: str, patience: float = 0) -> None:  # noqa: ARG002
         words = "Events are shown without it; what was set aside, and why, isn't."
-        self._index.tell("kafka", f"Kafka at {self._where} can't be reached: {reason}. {words}")
+        self._index.set_trouble(
+            "kafka", f"Kafka at {self._where} can't be reached: {reason}. {words}"
+        )
 
     def _is_there(self) -> None:
-        self._index.tell("kafka", "")
+        self._index.set_trouble("kafka", "")
 
 
-def follow(kafka: Watched, index: Index) -> None:
-    """Take in what comes into the topics until told to stop; Kafka may come and go."""
-    positions: dict[TopicPartition, int] = {}
-    while not kafka.stop:
-        try:
-            with kafka.connect(TopicReader) as topics:
-                while not kafka.stop:
-                    for topic in TAKEN:
-                        take(topics, topic, positions, index)
-                    index.tell("kafka", "")
-                    kafka.stop.wait(1)
-        except FatalError as reason:  # what would have ended a stage
-            index.tell("kafka", f"{reason}.")
-        except Exception as error:  # whatever kafka-python stumbles over must not end this thread
-            what = "" if isinstance(error, KafkaError) else f"{type(error).__name__}: "
-            index.tell("kafka", f"Kafka can't be read: {what}{one_line(error)}.")
-        kafka.stop.wait(5)
+class TopicFollower:
+    """Reads the topics again and again, and brings what is new into the index."""
 
+    def __init__(
+        self, settings: Settings, stop: StopSignal, index: Index, files: FileFollower
+    ) -> None:
+        self._kafka = Watched(settings, stop, index)
+        self._stop = stop
+        self._index = index
+        self._files = files
+        self._positions: dict[TopicPartition, int] = {}
 
-def take(
-    topics: TopicReader, topic: str, positions: dict[TopicPartition, int], index: Index
-) -> None:
-    """Take in what is new in a topic."""
-    ends = topics.end_offsets(topic)
-    for partition in [one for one in positions if one.topic == topic]:
-        if positions[partition] > ends.get(partition, 0):  # another Kafka stands in its place
-            del positions[partition]
-            if topic == DEAD_LETTERS:
-                index.put("DELETE FROM letters WHERE partition = ?", [(partition.partition,)])
-    for partition, end in ends.items():
-        start = positions.get(partition, max(0, end - TAKEN[topic]))
-        records = topics.read({partition: start}, {partition: end}) if start < end else iter(())
-        while some := list(islice(records, MOST if topic == DEAD_LETTERS else TOGETHER)):
-            PUT[topic](some, index)
-        positions[partition] = end
+    def follow(self) -> None:
+        """Follow the topics until the program is asked to stop; Kafka may come and go."""
+        while not self._stop:
+            try:
+                with self._kafka.connect(TopicReader) as topics:
+                    while not self._stop:
+                        for topic in HISTORY:
+                            self._read_new(topics, topic)
+                        self._index.set_trouble("kafka", "")
+                        self._stop.wait(1)
+            except FatalError as reason:  # a stage would end here
+                self._index.set_trouble("kafka", f"{reason}.")
+            except Exception as error:  # kafka-python raises other errors than its own, too
+                kind = "" if isinstance(error, KafkaError) else f"{type(error).__name__}: "
+                trouble = f"Kafka can't be read: {kind}{one_line(error)}."
+                self._index.set_trouble("kafka", trouble)
+            self._stop.wait(5)
 
+    def _read_new(self, topics: TopicReader, topic: str) -> None:
+        """Read the records of a topic that are new."""
+        ends = topics.end_offsets(topic)
+        for partition in [known for known in self._positions if known.topic == topic]:
+            if self._positions[partition] > ends.get(partition, 0):
+                # Another Kafka has taken the place of the one before.
+                del self._positions[partition]
+                if topic == DEAD_LETTERS:
+                    delete = "DELETE FROM letters WHERE partition = ?"
+                    self._index.write(delete, [(partition.partition,)])
+        for partition, end in ends.items():
+            start = self._positions.get(partition, max(0, end - HISTORY[topic]))
+            records = topics.read({partition: start}, {partition: end}) if start < end else iter(())
+            while some := list(islice(records, TOGETHER[topic])):
+                if topic == DEAD_LETTERS:
+                    self._add_letters(some)
+                elif topic == IMAGES_WITHOUT_EVENT:
+                    self._index.write(
+                        "INSERT INTO images (id, source, number, time, reason) "
+                        "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                        "SET time = excluded.time, reason = excluded.reason",
+                        _decisions(some),
+                    )
+                else:
+                    self._announce_events(some)
+            self._positions[partition] = end
 
-def put_letters(records: Iterable[ConsumerRecord], index: Index) -> None:
-    """Take in dead letters; the newest stay."""
-    rows = []
-    for record in records:
-        value = record.value or b""
-        about = {name: one[:BEGINNING] for name, one in Letter(record).about.items()}
-        image_id = None
-        with suppress(InvalidInput):
-            image_id = parse(value, ReceivedImage).image_id
-        rows.append(
-            (
-                *(record.partition, record.offset, record.timestamp),
-                about.get("stage", ""),
-                "{topic}[{partition}] {offset}".format(**about) if about.keys() >= PLACE else "",
-                about.get("key"),
-                about.get("exception.message", ""),
-                printable(value[:BEGINNING].decode(errors="backslashreplace")),
-                *(len(value), image_id),
+    def _add_letters(self, records: Sequence[ConsumerRecord]) -> None:
+        """Add dead letters to the index, in which only the newest stay."""
+        rows = []
+        for record in records:
+            value = record.value or b""
+            about = {name: text[:BEGINNING] for name, text in Letter(record).about.items()}
+            has_origin = about.keys() >= ORIGIN
+            image_id = None
+            with suppress(InvalidInput):
+                image_id = parse(value, ReceivedImage).image_id
+            rows.append(
+                (
+                    *(record.partition, record.offset, record.timestamp),
+                    about.get("stage", ""),
+                    "{topic}[{partition}] {offset}".format(**about) if has_origin else "",
+                    about.get("key"),
+                    about.get("exception.message", ""),
+                    printable(value[:BEGINNING].decode(errors="backslashreplace")),
+                    *(len(value), image_id),
+                )
             )
+        insert = "INSERT OR REPLACE INTO letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        self._index.write(insert, rows)
+        self._index.write(
+            "DELETE FROM letters WHERE rowid IN (SELECT rowid FROM letters "
+            "ORDER BY time DESC, partition DESC, offset DESC LIMIT -1 OFFSET ?)",
+            [(MAX_LETTERS,)],
         )
-    index.put("INSERT OR REPLACE INTO letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-    index.put(
-        "DELETE FROM letters WHERE rowid IN (SELECT rowid FROM letters "
-        "ORDER BY time DESC, partition DESC, offset DESC LIMIT -1 OFFSET ?)",
-        [(LETTERS,)],
-    )
 
-
-def put_decisions(records: Iterable[ConsumerRecord], index: Index) -> None:
-    """Take in why images are no events."""
-
-    def rows() -> Iterator[tuple[object, ...]]:
+    def _announce_events(self, records: Sequence[ConsumerRecord]) -> None:
+        """Have new events read at once, since it may take long to list all files."""
         for record in records:
             with suppress(InvalidInput):
-                one = parse(record.value, ImageWithoutEvent)
-                reason = REASONS.get(
-                    one.reason, f"{one.reason}: {one.block_difference or 0:g} of {one.threshold:g}"
-                )
-                received = one.received or moment(record.timestamp / 1000)
-                yield one.image_id, one.source, one.number, int(received.timestamp()), reason
-
-    index.put(
-        "INSERT INTO images (id, source, number, time, reason) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET time = excluded.time, reason = excluded.reason",
-        rows(),
-    )
+                self._files.announce(parse(record.value, ImageEvent).event_id)
 
 
-def put_hints(records: Iterable[ConsumerRecord], index: Index) -> None:
-    """Say which events are new: where listing takes long, they are seen at once all the same."""
+def _decisions(records: Sequence[ConsumerRecord]) -> Iterator[tuple[object, ...]]:
+    """Why images are no events, as rows of the index."""
     for record in records:
         with suppress(InvalidInput):
-            index.hint(parse(record.value, ImageEvent).event_id)
-
-
-PUT = {DEAD_LETTERS: put_letters, IMAGES_WITHOUT_EVENT: put_decisions, IMAGE_EVENTS: put_hints}
+            image = parse(record.value, ImageWithoutEvent)
+            measured = f"{image.block_difference or 0:g} of {image.threshold:g}"
+            reason = REASONS.get(image.reason, f"{image.reason}: {measured}")
+            received = image.received or moment(record.timestamp / 1000)
+            yield image.image_id, image.source, image.number, int(received.timestamp()), reason

@@ -1,0 +1,25 @@
+"""Numbers and times as pages, forms and addresses show them."""
+
+import numpy as np
+
+from pipeline.messages import moment
+
+
+def clock(seconds: int | None) -> str:
+    """A time for people, in UTC."""
+    return "unknown" if seconds is None else f"{moment(seconds):%Y-%m-%d %H:%M:%S}"
+
+
+def form_time(seconds: int | None) -> str:
+    """A time in a form or an address."""
+    return "" if seconds is None else moment(seconds).isoformat()[:19]
+
+
+def percent(share: float | None) -> str:
+    """A share for people."""
+    return "unknown" if share is None else f"{share:.3g} %"
+
+
+def plain(number: float | None) -> str:
+    """A number in a form or an address, without an exponent."""
+    return "" if number is None else np.format_float_positional(number, trim="-")

@@ -1,0 +1,118 @@
+"""The page of one image event, and its pictures."""
+
+import re
+from contextlib import suppress
+from functools import partial
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pipeline.descriptions import DIFFERENCE_IMAGE, IMAGE, PREVIOUS_IMAGE, Description
+from pipeline.errors import InvalidInput, TransientError
+from pipeline.messages import IMAGE_ID
+from pipeline.store.database import Database
+from pipeline.store.names import digest
+from pipeline.viewer.events import Event, read_event
+from pipeline.viewer.pictures import draw_shown, draw_small, kind_of
+from pipeline.viewer.search import Search
+from pipeline.viewer.site import Site
+
+# The names of the pictures in addresses, and of their lines in descriptions.
+PICTURES = {"image": IMAGE, "previous": PREVIOUS_IMAGE, "difference": DIFFERENCE_IMAGE}
+OTHER = {"image": "previous", "previous": "image"}  # with which a picture is compared
+
+
+def event_page(site: Site, request: Request) -> Response:
+    """One event: its pictures, to be compared, and all that its description says."""
+    version = site.index.version
+    search = Search.of(request.query_params)
+    event = _event(site, request)
+    position = (event.received, event.number, event.source)
+    older = search.find(site.index, 1, position)
+    newer = search.find(site.index, 1, position, is_newer=True)
+    paths = {name: _path(event.description, name) for name in PICTURES}
+    return site.page(
+        "event.html",
+        version=version,
+        event=event,
+        pictures={name: (path, _missing(site, name, path)) for name, path in paths.items()},
+        search=search,
+        older=older[0] if older else None,
+        newer=newer[0] if newer else None,
+    )
+
+
+def picture(site: Site, request: Request) -> Response:
+    """One of an event's pictures, or the difference image small."""
+    name = request.path_params["picture"]
+    if name not in (*PICTURES, "small"):
+        raise HTTPException(404, f"There is no picture “{name}” of an event.")
+    says = _event(site, request).description
+    try:
+        path, content = _read(site, "difference" if name == "small" else name, says)
+        media_type, other, draw = kind_of(content), None, partial(draw_small, content, path)
+        if name != "small":
+            if not media_type and name in OTHER:
+                # Both pictures of a pair get the same stretch, if both are there.
+                with suppress(InvalidInput):
+                    _, other = _read(site, OTHER[name], says)
+            draw = partial(draw_shown, content, other, path)
+        etag = f'"{name}-{digest(content + digest(other or b"").encode())}"'
+        headers = {"ETag": etag}
+        if etag in request.headers.get("If-None-Match", ""):
+            return Response(status_code=304, headers=headers)
+        if not media_type or name == "small":
+            content, media_type = draw()
+        return Response(content, media_type=media_type, headers=headers)
+    except (InvalidInput, TransientError) as reason:
+        # The reason as a picture: most browsers show it where the picture would be.
+        status = 404 if isinstance(reason, InvalidInput) else 503
+        drawing = site.templates.get_template("missing.svg").render(reason=str(reason))
+        return Response(drawing, status, media_type="image/svg+xml")
+
+
+def _event(site: Site, request: Request) -> Event:
+    """The event that an address names; a 404 if there is none."""
+    id_ = request.path_params["id"]
+    try:
+        event = read_event(site.events, id_) if re.fullmatch(IMAGE_ID, id_, re.ASCII) else None
+    except TransientError as fault:
+        raise HTTPException(503, f"Event {id_} can't be read now: {fault}.") from fault
+    if not event:
+        raise HTTPException(404, f"There is no event {id_!r}, or not any more.")
+    return event
+
+
+def _path(description: Description, name: str) -> str:
+    if name == "image":
+        return description.image_path
+    return description.previous_image_path if name == "previous" else description.difference_path
+
+
+def _database(site: Site, name: str) -> Database:
+    return site.events if name == "difference" else site.images
+
+
+def _read(site: Site, name: str, description: Description) -> tuple[str, bytes]:
+    """A picture's path and bytes. Raises `InvalidInput` or `TransientError`."""
+    path = _path(description, name)
+    if not path:
+        raise InvalidInput(f"the description has no line “{PICTURES[name]}”")
+    return path, _database(site, name).files.read(path)
+
+
+def _missing(site: Site, name: str, path: str) -> str:
+    """Why a picture can't be shown, as far as its path says; empty if it can."""
+    database = _database(site, name)
+    directory, _, file = path.rpartition("/")
+    if not path:
+        return f"The description has no line “{PICTURES[name]}”."
+    if directory != database.name or file in (".", ".."):
+        return f"{path} is not in {database.name}."
+    try:
+        return "" if database.files.has(path) else f"{path} is missing."
+    except TransientError:
+        return ""  # the browser gets the reason when it asks for the picture
+    except (InvalidInput, OSError) as reason:
+        return f"{path} can't be read: {reason}."
