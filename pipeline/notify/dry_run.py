@@ -1,4 +1,4 @@
-"""Say who would be told of which image events, and tell nobody."""
+"""The dry run: says who would be notified of which image events, and sends nothing."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,15 +14,15 @@ from pipeline.terminal import printable, say
 
 
 def dry_run(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
-    """Say who would be told what and when, and who not and why, of all events; send nothing."""
+    """Say of all events who would be notified and when, who would not be, and why."""
     if not recipients:
         say("nobody: there are no recipients; write a recipients.toml, or name it by --recipients")
         return
     with kafka.connect(TopicReader) as topics:
         start, end = topics.beginning_offsets(IMAGE_EVENTS), topics.end_offsets(IMAGE_EVENTS)
         records = list(topics.read(start, end))
-    last: dict[str, datetime] = {}  # when the message before this one would go out
-    for record in sorted(records, key=lambda one: one.timestamp):
+    last: dict[str, datetime] = {}  # when the recipient's last message would be sent
+    for record in sorted(records, key=lambda record: record.timestamp):
         try:
             event = parse(record.value, ImageEvent)
         except InvalidInput as reason:
@@ -30,16 +30,13 @@ def dry_run(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
             continue
         came = moment(record.timestamp / 1000)
         for name, recipient in recipients.items():
-            if reason_not := recipient.rejection_reason(event):
-                say(f"{event.event_id}  not {name}: {reason_not}")
+            if rejection := recipient.rejection_reason(event):
+                say(f"{event.event_id}  not {name}: {rejection}")
                 continue
             if name not in last or last[name] < came:
                 last[name] = recipient.due(came, last.get(name), came)
-            when = "at once"
-            if last[name] > came:
-                when = (
-                    f"with what else comes until {last[name].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-                )
-            to_tell = Notification(recipient=name, event=event, alert_path=event.path)
-            say(f"{event.event_id}  would tell {name} {when}: {title([to_tell])}")
+            until = f"{last[name].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            when = f"with what else comes until {until}" if last[name] > came else "at once"
+            notification = Notification(recipient=name, event=event, alert_path=event.path)
+            say(f"{event.event_id}  would tell {name} {when}: {title([notification])}")
     say(f"{len(records)} events, {len(recipients)} recipients; nobody was told")

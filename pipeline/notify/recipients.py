@@ -1,4 +1,4 @@
-"""Recipients: who is told of which image events, and when. This is what `recipients.toml` says.
+"""The recipients: who hears of which image events, and when, as `recipients.toml` says.
 
     [night-shift]
     url = "mailtos://${MAIL_USER}:${MAIL_PASSWORD}@mail.example.org?to=night@example.org"
@@ -6,7 +6,7 @@
     quiet_hours = "22:00-07:00"
     time_zone = "Europe/Berlin"
 
-Nothing here reads a topic, sends anything or looks at the clock.
+Nothing here reads a topic, sends a message or looks at the clock.
 """
 
 import logging
@@ -34,27 +34,28 @@ if TYPE_CHECKING:
 
 HOUR = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 VARIABLE = r"\$\{([^}]*)\}"
-ANSWER_SECONDS = 20.0  # to wait for a server's answer: one that comes later was sent all the same
+# To wait for a server: a message whose answer comes too late would be sent twice.
+ANSWER_SECONDS = 20.0
 
 Region = tuple[Pixels, Pixels, Pixels, Pixels]  # left, top, right, bottom
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 
 
 class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """Who is told, by which way, of what, and how often: a table of `recipients.toml`."""
+    """A recipient: a table of `recipients.toml`."""
 
-    url: str  # Apprise's, with ${NAME} for what is secret
+    url: str  # for Apprise; ${NAME} is the value of an environment variable, which keeps secrets
     sources: Annotated[list[Source], Meta(min_length=1)] | None = None
     least_changed_share: Share = 0
     least_rms: Measure = 0
-    inside: Region | None = None  # where the whole changed box is
-    outside: Region | None = None  # what the changed box doesn't touch
+    inside: Region | None = None  # must contain the changed box
+    outside: Region | None = None  # must not touch the changed box
     quiet_hours: str = ""
     time_zone: str = "UTC"
-    cool_down: Seconds = 0  # after a message, until the next one
-    digest: Seconds = 0  # after an event, for others to come into its message
+    cool_down: Seconds = 0  # between two messages
+    digest: Seconds = 0  # to collect events for a message, from its first event on
     give_up_after: Seconds = 3600
-    attach: bool = True  # the pictures, where the channel takes them
+    attach: bool = True  # the pictures, if the channel can carry files
 
     def __post_init__(self) -> None:
         for name, region in (("inside", self.inside), ("outside", self.outside)):
@@ -80,7 +81,7 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
     def rejection_reason(self, event: ImageEvent) -> str:
         """Why the recipient doesn't want this event; empty if it does.
 
-        What an event of another program doesn't say can't be judged: the recipient is told.
+        The event of another program may lack a value. A condition on that value is then met.
         """
         share, box = event.changed_share, event.box
         if self.sources is not None and event.source not in self.sources:
@@ -96,18 +97,21 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
         return ""
 
     def due(self, since: datetime, last: datetime | None, now: datetime) -> datetime:
-        """When to tell of what waits `since` then, `now` or later, after a message at `last`."""
+        """When to send an event that waits `since` then: `now` or later.
+
+        `last` is the time of the recipient's last message.
+        """
         due = max(now, since + timedelta(seconds=self.digest))
         if last:
             due = max(due, last + timedelta(seconds=self.cool_down))
         return self._quiet_until(due) or due
 
     def collects(self, since: datetime) -> bool:
-        """Whether an event of this time is told together with others that wait, in one message."""
+        """Whether an event that waits `since` then shares a message with others that wait."""
         return bool(self.digest or self.cool_down or self._quiet_until(since))
 
     def _quiet_until(self, at: datetime) -> datetime | None:
-        """When the quiet hours end that `at` is in; None if it isn't in any."""
+        """The end of the quiet hours that the time is in; None if it is outside of them."""
         if not self.quiet_hours:
             return None
         zone = ZoneInfo(self.time_zone)
@@ -117,13 +121,14 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
         if not (start <= now < end if start < end else now >= start or now < end):
             return None
         day = local.date() + timedelta(days=int(now >= end))
-        # An hour that comes twice, or never, in the night when the clock is changed: the later one.
+        # When the clock is changed, an hour comes twice, or never; `fold` names both readings of
+        # a time in it, of which the later counts.
         ends = (datetime.combine(day, end.replace(fold=fold), zone) for fold in (0, 1))
-        return max(one.astimezone(UTC) for one in ends)
+        return max(moment.astimezone(UTC) for moment in ends)
 
     @cached_property
     def address(self) -> str:
-        """The URL with the values of the environment in it. Raises `ValueError` if one is unset."""
+        """The URL with the values of its variables. Raises `ValueError` if a variable is unset."""
         for name in self._variables:
             if not os.environ.get(name):
                 raise ValueError(f"url needs the environment variable {name}, which is not set")
@@ -133,26 +138,26 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
 
     @cached_property
     def channel(self) -> "NotifyBase":
-        """The way to the recipient, as Apprise knows it. Raises `ValueError` if it isn't any."""
-        # It takes a while, and who has no recipients doesn't need it.
+        """Apprise's object for the URL. Raises `ValueError` if Apprise can't use the URL."""
+        # The import takes a while, and a program without recipients doesn't need it.
         import apprise  # noqa: PLC0415
 
-        # Whatever it would keep of its own, it keeps in memory; it sends in the caller's thread.
+        # Apprise stores nothing on disk, and sends in the thread that asks it to.
         asset = apprise.AppriseAsset(storage_mode="memory", async_mode=False, service_timeout=0)
         capture: Any = apprise.LogCapture  # which has no types
         with capture(level=logging.WARNING, fmt="%(message)s") as log:
             channel = apprise.Apprise.instantiate(self.address, asset=asset)
-            said = log.getvalue()
-        if channel is None or said or not len(channel):
-            reason = self.redacted(said) or "it names nobody"
+            logged = log.getvalue()
+        if channel is None or logged or not len(channel):
+            reason = self.redacted(logged) or "it names nobody"
             raise ValueError(f"url can't be used by Apprise: {reason}")
         if len(channel) > 1 or getattr(channel, "cc", None) or getattr(channel, "bcc", None):
-            # Apprise says of all together whether they were reached.
+            # Apprise only says whether all of them were reached.
             raise ValueError(
                 "url names several receivers, of whom those that were reached would be told again "
                 "when another one can't be; make a table for each"
             )
-        channel.optional = False  # a failure is to be one
+        channel.optional = False  # or Apprise would report a failure as a success
         if "rto=" not in self.address:
             channel.socket_read_timeout = ANSWER_SECONDS
         if "cto=" not in self.address:
@@ -160,7 +165,7 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
         return channel
 
     def redacted(self, text: str) -> str:
-        """The text in one line, without anything that the URL is made of."""
+        """The text in one line, with *** for each part of the URL, since any may be secret."""
         for variable in self._variables:
             for value in (os.environ[variable], quote(os.environ[variable], safe="")):
                 text = re.sub(re.escape(value), "***", text, flags=re.IGNORECASE)
@@ -178,7 +183,7 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
 
 
 def read_recipients(path: Path) -> dict[str, Recipient]:
-    """The recipients that a file names. Raises `Unusable` with the line and the reason."""
+    """The recipients in a file. Raises `InvalidInput` with the line and the reason."""
     try:
         if path.exists() and not path.is_file():
             raise InvalidInput(f"{path} is no file")
@@ -188,7 +193,7 @@ def read_recipients(path: Path) -> dict[str, Recipient]:
         raise InvalidInput(f"{path} can't be read: {reason}") from error
     try:
         tables = tomllib.loads("\n".join(lines))
-    except ValueError as error:  # tomllib's own, and Python's of a number with too many digits
+    except ValueError as error:  # tomllib's own error, or int()'s for a number with 5000 digits
         found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
         reason, line = (found[1], found[2]) if found else (str(error), len(lines))
         raise InvalidInput(printable(f"{path}, line {line}: {reason}")) from error
@@ -197,14 +202,14 @@ def read_recipients(path: Path) -> dict[str, Recipient]:
     recipients = {}
     for name, table in tables.items():
         try:
-            recipients[name] = _recipient(name, table)
+            recipients[name] = _read_table(name, table)
         except ValueError as error:
             line = _line_of(lines, name, str(error))
             raise InvalidInput(printable(f"{path}, line {line}: {error}")) from error
     return recipients
 
 
-def _recipient(name: str, table: Any) -> Recipient:
+def _read_table(name: str, table: Any) -> Recipient:
     """The recipient that a table describes. Raises `ValueError`."""
     try:
         msgspec.convert(name, Name)
@@ -218,12 +223,12 @@ def _recipient(name: str, table: Any) -> Recipient:
 
 
 def _line_of(lines: Sequence[str], name: str, reason: str) -> int:
-    """The first line up to which the file is TOML and already wrong for this reason."""
+    """The number of the first line that, as the file's last line, would give the same error."""
     for number in range(1, len(lines)):
         try:
             tables = tomllib.loads("\n".join(lines[:number]))
             if name in tables:
-                _recipient(name, tables[name])
+                _read_table(name, tables[name])
         except tomllib.TOMLDecodeError:
             continue
         except ValueError as error:

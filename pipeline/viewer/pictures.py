@@ -1,4 +1,4 @@
-"""Pictures as a browser can show them: the bytes as they are where it can, drawn anew elsewhere."""
+"""Pictures for browsers: a file as it is if browsers can show it, and drawn anew if they can't."""
 
 import io
 import threading
@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.comparison.decode import FORMATS, MAX_PIXELS, decode
 from pipeline.errors import InvalidInput
 
-SHOWN = {  # by every browser, and as Pillow names them
+SHOWN = {  # the formats that every browser shows, as Pillow names them
     "JPEG": "image/jpeg",
     "MPO": "image/jpeg",
     "PNG": "image/png",
@@ -20,33 +20,33 @@ SHOWN = {  # by every browser, and as Pillow names them
     "BMP": "image/bmp",
 }
 SHOWN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-DARK, BRIGHT = 0.5, 99.5  # percentiles of the samples that become black and white
-ENOUGH = 2**20  # samples to find them
+DARK, BRIGHT = 0.5, 99.5  # the percentiles of the samples that become black and white
+MAX_SAMPLES = 2**20  # that are looked at to find the percentiles
 ORIENTATION = 0x0112
-SIDE = 112  # of a small picture, in pixels
+SIDE = 112  # pixels of the longer side of a small picture
 
-_drawing = threading.BoundedSemaphore(2)  # each takes up to half a gigabyte
+_drawing = threading.BoundedSemaphore(2)  # each picture needs up to half a gigabyte of memory
 
 
 def kind_of(content: bytes) -> str:
-    """The media type of an image that a browser shows as we compare it; nothing of another one."""
+    """The media type of an image that browsers show as the analysis sees it; empty of others."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             is_shown = image.format in SHOWN and image.mode in SHOWN_MODES
             is_shown &= image.width * image.height <= MAX_PIXELS
-            if image.format not in ("JPEG", "MPO"):  # whose orientation all browsers know
+            if image.format not in ("JPEG", "MPO"):  # browsers respect the orientation in these
                 is_shown &= image.getexif().get(ORIENTATION, 1) == 1
                 is_shown &= not getattr(image, "is_animated", False)
             return SHOWN[str(image.format)] if is_shown else ""
-    except Exception:  # decoders raise whatever they stumble over; decode() says it in words
+    except Exception:  # decoders raise any error; draw_shown() says what is wrong
         return ""
 
 
 def draw_shown(content: bytes, other: bytes | None, path: str) -> tuple[bytes, str]:
-    """An image drawn for a browser, and its media type. Raises `Unusable`.
+    """An image drawn for browsers, and its media type. Raises `InvalidInput`.
 
-    More than 8 bits a sample are stretched so that what matters is seen; `other` is the image it
-    is compared with, for which the stretch is the same.
+    Samples of more than 8 bits are stretched to the range that most of them have. `other` is the
+    image to compare with: both get the same stretch.
     """
     with _drawing:
         image = decode(content, path)
@@ -58,7 +58,7 @@ def draw_shown(content: bytes, other: bytes | None, path: str) -> tuple[bytes, s
                 with_other = _deep(other)
                 samples += [with_other] if with_other is not None else []
             low, high = _stretch(samples)
-            with np.errstate(all="ignore"):  # of samples that are no number, or next to infinite
+            with np.errstate(all="ignore"):  # some samples may be NaN or infinite
                 level = np.clip((samples[0] - low) / (high - low), 0, 1) * 255
             shown = Image.fromarray(np.nan_to_num(level).astype(np.uint8))
         drawn = io.BytesIO()
@@ -70,26 +70,26 @@ def draw_shown(content: bytes, other: bytes | None, path: str) -> tuple[bytes, s
 
 
 def draw_small(content: bytes, path: str) -> tuple[bytes, str]:
-    """An image small, and its media type. Raises `Unusable`."""
+    """An image drawn small, and its media type. Raises `InvalidInput`."""
     with _drawing:
         try:
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise InvalidInput(f"{path} is too large: {image.width} x {image.height} pixels")
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded small
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # decodes a JPEG at a smaller size
             small = image.convert("RGB")
             small.thumbnail((SIDE, SIDE))
             drawn = io.BytesIO()
             small.save(drawn, "JPEG", quality=85)
         except InvalidInput:
             raise
-        except Exception as error:  # decoders raise whatever they stumble over
+        except Exception as error:  # decoders raise any error
             raise InvalidInput(f"{path} is no image, or damaged: {error}") from error
         return drawn.getvalue(), "image/jpeg"
 
 
 def _deep(content: bytes) -> NDArray[np.float64] | None:
-    """The samples of an image that needs a stretch."""
+    """The samples of an image with more than 8 bits a sample; None of another."""
     try:
         image = decode(content)
     except InvalidInput:
@@ -98,8 +98,8 @@ def _deep(content: bytes) -> NDArray[np.float64] | None:
 
 
 def _stretch(images: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Which samples become black and white."""
-    some = np.concatenate([one.ravel()[:: max(1, one.size // ENOUGH)] for one in images])
+    """The values of the samples that become black and white."""
+    some = np.concatenate([image.ravel()[:: max(1, image.size // MAX_SAMPLES)] for image in images])
     some = some[np.isfinite(some)]
     low, high = np.percentile(some, [DARK, BRIGHT]) if some.size else (0.0, 1.0)
     return float(low), float(high) if high > low else float(low) + 1
