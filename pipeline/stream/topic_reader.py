@@ -55,6 +55,10 @@ class TopicReader:
             for records in self._polls(partition, offset, end[partition]):
                 yield from (record for record in records or () if record.offset < end[partition])
 
+    def read_all(self, topic: str) -> Iterator[ConsumerRecord]:
+        """All records of a topic."""
+        return self.read(self.beginning_offsets(topic), self.end_offsets(topic))
+
     def skip(self, consumer: KafkaConsumer) -> list[tuple[TopicPartition, int]]:
         """Lead a consumer whose poll has failed past the records that can't be read: these.
 
