@@ -1,27 +1,28 @@
-"""All that isn't a stage: python -m pipeline COMMAND [options].
+"""The commands that look after the pipeline: python -m pipeline COMMAND [options].
 
 To run and to see it:
     run             the three programs, until every image went all the way; ./run_pipeline.sh
                     without a command is the same
     view            pages that show the image events as they happen
-    chaos           kill all that can die while images flow, then account for every image
+    chaos           kill everything that can die while images flow, then account for every image
 
 While it runs:
     lag             is it keeping up? what waits for each stage, since when, and how many work on it
     why             what was decided about an image, and by which numbers: why 00004
-    notifications   which recipients were told what, and when; what waits or was given up
+    notifications   what was sent to which recipients, and when; what waits or was given up
 
 When something went wrong:
     dead-letters    what was set aside and why; once that is mended: dead-letters send --all
-    audit           is all as it must be? images, events, alerts and topics, compared with each
-                    other; --repair makes lost files again and sends lost messages
+    audit           do images, events, alerts and topics agree? names what is lost or wrong;
+                    --repair makes lost files again and sends lost messages
 
 Seldom:
     clean           empty the mock databases in an object store (elsewhere ./clean_image_dirs.sh)
     schema          the JSON Schema of the messages, for programs of your own
 
-COMMAND --help says more. Kafka and the files are found as the programs find them: localhost:9092
-and this directory, unless KAFKA_BOOTSTRAP_SERVERS and PIPELINE_DATA or options say otherwise.
+COMMAND --help says more. ./run_pipeline.sh COMMAND is the same, and installs what is missing. Kafka
+and the files are found as the programs find them: localhost:9092 and this directory, unless
+KAFKA_BOOTSTRAP_SERVERS and PIPELINE_DATA or options say otherwise.
 """
 
 import sys
@@ -31,7 +32,7 @@ from pipeline.errors import InvalidInput
 from pipeline.program import run_program
 from pipeline.terminal import say
 
-# Only the module of the command that is named is imported: some of them take a while.
+# Only the named command's module is imported: some of them import slowly.
 COMMANDS = {
     "audit": "pipeline.operate.audit.command",
     "chaos": "pipeline.operate.chaos",
@@ -47,7 +48,7 @@ COMMANDS = {
 
 
 def main() -> int | None:
-    """Run the command that is named; its exit status, 0 if it returns none."""
+    """Run the named command; returns its exit status."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         say((__doc__ or "").strip())

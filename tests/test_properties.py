@@ -27,7 +27,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import MESSAGE_TYPES, dump, image_id, parse, schema
 from pipeline.settings import Location
 from pipeline.store.database import Database
-from pipeline.stream.dead_letters import Letter
+from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.positions import origin_of
 from pipeline.terminal import printable
 
@@ -301,5 +301,5 @@ def test_any_dead_letter(
     empty = dict.fromkeys(ConsumerRecord._fields)
     about = {"topic": "dead-letters", "partition": 0, "offset": 3, "timestamp": 0}
     record = ConsumerRecord(**{**empty, **about, "headers": headers, "key": key, "value": value})
-    assert str(Letter(record)).isprintable()
+    assert str(DeadLetter(record)).isprintable()
     assert len(origin_of(record)) == 3

@@ -1,4 +1,4 @@
-"""Clean: empty the mock databases where they are in an object store."""
+"""Clean: empty the mock databases in an object store."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from pipeline.terminal import say
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Delete images, image events and alerts; the original and the topics stay."""
+    """Delete all images, image events and alerts; the original and the topics stay."""
     parser = Parser("Empty the three mock databases.", "python -m pipeline clean")
     settings = parser.settings(parser.parse_args(arguments))
     if settings.data.directory:
@@ -19,9 +19,9 @@ def main(arguments: Sequence[str]) -> None:
     stop = StopSignal(status=1)
     for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
         database = Database(settings.data, name)
-        names = [one for one in database.names() if one != ".gitkeep"]
-        for one in names:
+        files = [file for file in database.names() if file != ".gitkeep"]
+        for file in files:
             if stop:
                 raise FatalError(f"stopped; {database.where} is not empty")
-            database.remove(f"{name}/{one}")
-        say(f"{database.where}: {len(names)} deleted")
+            database.remove(f"{name}/{file}")
+        say(f"{database.where}: {len(files)} deleted")

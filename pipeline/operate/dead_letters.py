@@ -1,4 +1,4 @@
-"""Dead letters: list what was set aside, look at one, send some back after a fix."""
+"""Dead letters: list what was set aside, show some of it, send it back once the cause is mended."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from pipeline.messages import DEAD_LETTERS
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
-from pipeline.stream.dead_letters import CONSUMED, SENT_BACK, Letter
+from pipeline.stream.dead_letters import CONSUMED, SENT_BACK, DeadLetter
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import transact, transactional_producer
 from pipeline.terminal import printable, say
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
         send(kafka, options.ids)
     else:
         with kafka.connect(TopicReader) as topics:
-            letters = read(topics)
+            letters = read_letters(topics)
             if options.action == "show":
                 for letter in chosen(letters, options.ids):
                     show(letter)
@@ -50,15 +50,15 @@ def main(arguments: Sequence[str]) -> None:
                 list_all(letters, sent_back(topics, letters))
 
 
-def read(topics: TopicReader) -> dict[str, Letter]:
+def read_letters(topics: TopicReader) -> dict[str, DeadLetter]:
     """All dead letters by their ids, oldest first."""
-    records = topics.read(topics.beginning_offsets(DEAD_LETTERS), topics.end_offsets(DEAD_LETTERS))
-    letters = map(Letter, sorted(records, key=lambda record: record.timestamp))
+    records = sorted(topics.read_all(DEAD_LETTERS), key=lambda record: record.timestamp)
+    letters = map(DeadLetter, records)
     return {letter.id: letter for letter in letters}
 
 
-def sent_back(topics: TopicReader, letters: Mapping[str, Letter]) -> set[str]:
-    """The ids of those that were sent back."""
+def sent_back(topics: TopicReader, letters: Mapping[str, DeadLetter]) -> set[str]:
+    """The ids of the letters that were sent back: their topics have records that say so."""
     if not letters:
         return set()
     since = min(letter.record.timestamp for letter in letters.values()) / 1000
@@ -71,23 +71,23 @@ def sent_back(topics: TopicReader, letters: Mapping[str, Letter]) -> set[str]:
     }
 
 
-def chosen(letters: Mapping[str, Letter], ids: Sequence[str]) -> list[Letter]:
-    """The letters of these ids; ends the program if there is one that isn't there."""
+def chosen(letters: Mapping[str, DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
+    """The letters with these ids. Raises `FatalError` if there is no letter with one of them."""
     for name in ids:
         if name not in letters:
             raise FatalError(f"there is no dead letter {name}; the list has those that there are")
     return [letters[name] for name in dict.fromkeys(ids)]
 
 
-def list_all(letters: Mapping[str, Letter], gone: set[str]) -> None:
-    """One line each."""
+def list_all(letters: Mapping[str, DeadLetter], sent: set[str]) -> None:
+    """Print a line for each letter."""
     for letter in letters.values():
-        say(f"{letter}{'  (sent back)' if letter.id in gone else ''}")
-    say(f"{len(letters)} dead letters, {len(gone & {*letters})} of them sent back")
+        say(f"{letter}{'  (sent back)' if letter.id in sent else ''}")
+    say(f"{len(letters)} dead letters, {len(sent & {*letters})} of them sent back")
 
 
-def show(letter: Letter) -> None:
-    """All that there is of one."""
+def show(letter: DeadLetter) -> None:
+    """Print a letter with all its headers and its value."""
     say(str(letter))
     for name, value in letter.record.headers:
         say(f"  {printable(name)}: {printable((value or b'').decode(errors='backslashreplace'))}")
@@ -97,17 +97,17 @@ def show(letter: Letter) -> None:
 
 
 def send(kafka: Kafka, ids: Sequence[str]) -> None:
-    """Send these, or all, back to where they came from, in one transaction."""
+    """Send letters back to their topics in one transaction: these, or all not yet sent back."""
 
     def make(kafka: Kafka, closing: ExitStack) -> tuple[Any, TopicReader]:
-        # The producer first: from here on nobody else can send what we find is not sent yet.
+        # The producer before the reader: nobody else can send a letter from here on.
         return transactional_producer(kafka, "dead-letters", closing), TopicReader(kafka, closing)
 
     with kafka.connect(make) as (producer, topics):
-        letters = read(topics)
-        gone = sent_back(topics, letters)
+        letters = read_letters(topics)
+        sent = sent_back(topics, letters)
         wanted = chosen(letters, ids) or [
-            one for one in letters.values() if one.is_ours and one.id not in gone
+            letter for letter in letters.values() if letter.is_ours and letter.id not in sent
         ]
         for letter in wanted:
             if letter.is_file:
@@ -118,12 +118,12 @@ def send(kafka: Kafka, ids: Sequence[str]) -> None:
                 raise FatalError(
                     f"{letter.id} is not from our stages: nothing says where it belongs"
                 )
-            if letter.id in gone:
+            if letter.id in sent:
                 raise FatalError(
                     f"{letter.id} was sent back already; what failed again has a new id"
                 )
         if wanted:
             transact(producer, [letter.outgoing() for letter in wanted])
         for letter in wanted:
-            say(f"{letter.id}  sent back to {letter.about['topic']}")
+            say(f"{letter.id}  sent back to {letter.origin['topic']}")
         say(f"{len(wanted)} sent back")

@@ -1,5 +1,6 @@
-"""Notifications: what each recipient was told and when, what waits, and what was given up."""
+"""Notifications: what each recipient was sent and when, what waits, and what was given up."""
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -16,38 +17,41 @@ from pipeline.terminal import say
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print a line for each message, by recipient and time, and a last one that counts them."""
+    """Print a line for each notification, by recipient and time, then a line with the counts."""
     parser = Parser(
         "Show what each recipient was told, what waits to be told, and what was given up.",
         "python -m pipeline notifications",
     )
     kafka = Kafka(parser.settings(parser.parse_args(arguments)), StopSignal(status=1))
     with kafka.connect(TopicReader) as topics:
-        boxes, all_told = read(topics)
+        inboxes, receipts = read(topics)
     lines: list[tuple[str, datetime, str, Sequence[str]]] = [
-        (told.recipient, told.at.astimezone(UTC), told.outcome, told.event_ids) for told in all_told
+        (receipt.recipient, receipt.at.astimezone(UTC), receipt.outcome, receipt.event_ids)
+        for receipt in receipts
     ]
-    for (_, recipient), box in boxes.items():
-        for one in box.pending.values():
-            event = one.notification.event
-            lines.append((recipient, one.since, "waits", [event.event_id]))
-    for recipient, at, what, ids in sorted(lines):
-        say(f"{recipient:16}  {at:%Y-%m-%d %H:%M:%S} UTC  {what:8}  {some_ids(ids)}")
-    counts = (f"{sum(one[2] == what for one in lines)} {what}" for what in ("sent", "given up"))
-    waiting = sum(one[2] == "waits" for one in lines)
-    say(f"{len({one[0] for one in lines})} recipients: {', '.join(counts)}, {waiting} wait")
+    for (_, recipient), inbox in inboxes.items():
+        for waiting in inbox.pending.values():
+            event_id = waiting.notification.event.event_id
+            lines.append((recipient, waiting.since, "waits", [event_id]))
+    for recipient, at, outcome, event_ids in sorted(lines):
+        say(f"{recipient:16}  {at:%Y-%m-%d %H:%M:%S} UTC  {outcome:8}  {some_ids(event_ids)}")
+    recipients = {recipient for recipient, *_ in lines}
+    counts = Counter(outcome for _, _, outcome, _ in lines)
+    say(
+        f"{len(recipients)} recipients: {counts['sent']} sent, {counts['given up']} given up, "
+        f"{counts['waits']} wait"
+    )
 
 
 def read(topics: TopicReader) -> tuple[dict[tuple[int, str], Inbox], list[Receipt]]:
-    """What waits, by partition and recipient, and what was told. Raises `KafkaError`."""
-    boxes: dict[tuple[int, str], Inbox] = {}
-    told = []
-    start, end = topics.beginning_offsets(NOTIFICATIONS), topics.end_offsets(NOTIFICATIONS)
-    for record in topics.read(start, end):
+    """What waits, by partition and recipient, and what was sent. Raises `KafkaError`."""
+    inboxes: dict[tuple[int, str], Inbox] = {}
+    receipts = []
+    for record in topics.read_all(NOTIFICATIONS):
         with suppress(InvalidInput):
             message = parse_notification(record.value)
-            box = boxes.setdefault((record.partition, message.recipient), Inbox())
-            box.add(record, message, moment(record.timestamp / 1000))
+            inbox = inboxes.setdefault((record.partition, message.recipient), Inbox())
+            inbox.add(record, message, moment(record.timestamp / 1000))
             if isinstance(message, Receipt):
-                told.append(message)
-    return boxes, told
+                receipts.append(message)
+    return inboxes, receipts

@@ -1,4 +1,4 @@
-"""Schema: what the messages look like, for programs in any language."""
+"""Schema: the JSON Schema of the messages, for programs in any language."""
 
 import json
 from argparse import ArgumentParser
@@ -9,7 +9,7 @@ from pipeline.terminal import say
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print the JSON Schema."""
+    """Print the schema."""
     description = "Print the JSON Schema of the messages in each topic."
     ArgumentParser("python -m pipeline schema", description=description).parse_args(arguments)
     say(json.dumps(schema(), indent=2))

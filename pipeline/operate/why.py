@@ -1,4 +1,4 @@
-"""Why: what was decided for an image, with the numbers that decided."""
+"""Why: what was decided for an image, with the numbers that it was decided by."""
 
 import re
 from collections import defaultdict
@@ -22,13 +22,13 @@ from pipeline.messages import (
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
-from pipeline.stream.dead_letters import Letter
+from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print each decision about these images, the oldest first."""
+    """Print each decision about these images, the oldest first; returns 1 if an image has none."""
     parser = Parser(
         "Say what was decided for images: an event or none, with which numbers, or set aside.",
         "python -m pipeline why",
@@ -50,10 +50,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def decisions_about(names: set[str], topics: TopicReader) -> dict[str, list[tuple[int, str]]]:
-    """What the topics say of these images: when, in Kafka's milliseconds, and a line for people."""
+    """The decisions about each image: the record's timestamp, and a line for people."""
     found: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for topic in (IMAGE_EVENTS, IMAGES_WITHOUT_EVENT, DEAD_LETTERS):
-        for record in topics.read(topics.beginning_offsets(topic), topics.end_offsets(topic)):
+        for record in topics.read_all(topic):
             name = _image_of(record)
             if name in names:
                 with suppress(InvalidInput):
@@ -63,7 +63,7 @@ def decisions_about(names: set[str], topics: TopicReader) -> dict[str, list[tupl
 
 
 def _image_of(record: ConsumerRecord) -> str:
-    """The id in a message of whatever kind, usable or not."""
+    """The image's id in a message of any kind, valid or not; empty if there is none."""
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         value = msgspec.json.decode(record.value or b"")
         if isinstance(value, dict):
@@ -72,28 +72,28 @@ def _image_of(record: ConsumerRecord) -> str:
 
 
 def _decision(record: ConsumerRecord) -> str:
-    """The line about an image. Raises `Unusable` of what isn't from our stages."""
+    """The line about a record. Raises `InvalidInput` if it is no message of our stages."""
     if record.topic == DEAD_LETTERS:
-        letter = Letter(record)
-        return f"set aside by {letter.about.get('stage', 'nobody knows whom')}: {letter.reason}"
-    decided: ImageEvent | ImageWithoutEvent
+        letter = DeadLetter(record)
+        return f"set aside by {letter.origin.get('stage', 'nobody knows whom')}: {letter.reason}"
+    decision: ImageEvent | ImageWithoutEvent
     if record.topic == IMAGE_EVENTS:
-        decided = parse(record.value, ImageEvent)
-        words = ["event"]
+        decision = parse(record.value, ImageEvent)
+        parts = ["event"]
     else:
-        decided = parse(record.value, ImageWithoutEvent)
-        words = [f"no event: {decided.reason}"]
-    if decided.previous_image_id:
-        words.append(f"compared with {decided.previous_image_id}")
-    if decided.block_difference is not None:
-        words.append(f"largest block difference {decided.block_difference:.6g}")
-    if isinstance(decided, ImageEvent) and decided.rms is not None:
-        words.append(f"RMS difference {decided.rms:.6g}")
-    if isinstance(decided, ImageEvent) and decided.changed_share is not None:
-        words.append(f"{100 * decided.changed_share:.3g} % of the pixels changed")
-    words.append(
-        f"threshold {decided.threshold:.10g}" if decided.threshold else "any difference counts"
+        decision = parse(record.value, ImageWithoutEvent)
+        parts = [f"no event: {decision.reason}"]
+    if decision.previous_image_id:
+        parts.append(f"compared with {decision.previous_image_id}")
+    if decision.block_difference is not None:
+        parts.append(f"largest block difference {decision.block_difference:.6g}")
+    if isinstance(decision, ImageEvent) and decision.rms is not None:
+        parts.append(f"RMS difference {decision.rms:.6g}")
+    if isinstance(decision, ImageEvent) and decision.changed_share is not None:
+        parts.append(f"{100 * decision.changed_share:.3g} % of the pixels changed")
+    parts.append(
+        f"threshold {decision.threshold:.10g}" if decision.threshold else "any difference counts"
     )
-    if decided.mask_sha256:
-        words.append(f"mask {decided.mask_sha256}")
-    return ", ".join(words)
+    if decision.mask_sha256:
+        parts.append(f"mask {decision.mask_sha256}")
+    return ", ".join(parts)

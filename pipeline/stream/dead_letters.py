@@ -48,13 +48,14 @@ def dead_letter(
     return {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": came + headers}, why
 
 
-class Letter:
-    """A dead letter, and what its headers say."""
+class DeadLetter:
+    """A record of `dead-letters`, and what its headers say of where it came from."""
 
     def __init__(self, record: ConsumerRecord) -> None:
         self.record = record
         self.id = f"{record.partition}:{record.offset}"
-        self.about = {  # ours are the last ones
+        # The last header of a name is ours: a record that failed before may have an older one.
+        self.origin = {
             name.removeprefix(ABOUT): printable((value or b"").decode(errors="backslashreplace"))
             for name, value in record.headers
             if name.startswith(ABOUT)
@@ -62,42 +63,41 @@ class Letter:
 
     def __str__(self) -> str:
         sent = moment(self.record.timestamp / 1000)
-        when = self.about.get("time", f"{sent:%Y-%m-%dT%H:%M:%SZ}")
+        when = self.origin.get("time", f"{sent:%Y-%m-%dT%H:%M:%SZ}")
         if self.is_file:
             path = printable((self.record.value or b"").decode(errors="backslashreplace"))
-            return f"{self.id}  {when}  {self.about['stage']}  file {path}  {self.reason}"
+            return f"{self.id}  {when}  {self.origin['stage']}  file {path}  {self.reason}"
         if not self.is_ours:
             return f"{self.id}  {when}  not from our stages"
-        where = "{topic}[{partition}] {offset}".format(**self.about)
-        key = f"key {self.about.get('key', '(none)')!r}"
-        return f"{self.id}  {when}  {self.about['stage']}  {where}  {key}  {self.reason}"
+        where = "{topic}[{partition}] {offset}".format(**self.origin)
+        key = f"key {self.origin.get('key', '(none)')!r}"
+        return f"{self.id}  {when}  {self.origin['stage']}  {where}  {key}  {self.reason}"
 
     @property
     def reason(self) -> str:
         """Why it was set aside."""
-        return self.about.get("exception.message", "")
+        return self.origin.get("exception.message", "")
 
     @property
     def is_ours(self) -> bool:
-        """Whether a stage of ours has sent it, from a topic that it takes."""
-        return self.about.get("topic") in CONSUMED and {"partition", "offset", "stage"} <= {
-            *self.about
-        }
+        """Whether a stage of ours has set it aside, from a topic that our stages consume."""
+        is_whole = {"partition", "offset", "stage"} <= self.origin.keys()
+        return is_whole and self.origin.get("topic") in CONSUMED
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a file's path that receiving could not use, and never was a message."""
-        return self.about.get("stage") == "image_receiving" and "topic" not in self.about
+        """Whether its value is the path of a file that `image_receiving.py` could not use."""
+        return self.origin.get("stage") == "image_receiving" and "topic" not in self.origin
 
     def outgoing(self) -> dict[str, Any]:
-        """The record that it was, as kafka-python sends it."""
+        """The original record as kafka-python sends it, marked as sent back."""
         headers = [
             (name, value)
             for name, value in self.record.headers
             if not name.startswith(ABOUT) and name != SENT_BACK
         ]
         return {
-            "topic": self.about["topic"],
+            "topic": self.origin["topic"],
             "key": self.record.key,
             "value": self.record.value,
             "headers": [*headers, (SENT_BACK, self.id.encode())],

@@ -27,7 +27,7 @@ from pipeline.messages import (
 from pipeline.settings import Settings
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
-from pipeline.stream.dead_letters import Letter
+from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import one_line, printable
 from pipeline.viewer.files import FileFollower
@@ -133,7 +133,7 @@ class TopicFollower:
         rows = []
         for record in records:
             value = record.value or b""
-            about = {name: text[:BEGINNING] for name, text in Letter(record).about.items()}
+            about = {name: text[:BEGINNING] for name, text in DeadLetter(record).origin.items()}
             has_origin = about.keys() >= ORIGIN
             image_id = None
             with suppress(InvalidInput):
