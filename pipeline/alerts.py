@@ -4,7 +4,7 @@ from pipeline.descriptions import write_alert
 from pipeline.errors import InvalidInput
 from pipeline.messages import Alert, ImageEvent
 from pipeline.store.database import Database
-from pipeline.store.names import IMAGE_EVENT_ALERTS, digest
+from pipeline.store.names import alert_path, digest
 
 
 def alert_of(event: ImageEvent, events: Database) -> tuple[Alert, bytes]:
@@ -20,7 +20,7 @@ def alert_of(event: ImageEvent, events: Database) -> tuple[Alert, bytes]:
     alert = Alert(
         event_id=event.event_id,
         image_id=event.image_id,
-        path=f"{IMAGE_EVENT_ALERTS}/image_event_alert_{event.event_id}.txt",
+        path=alert_path(event.event_id),
         sha256=digest(text),
         previous_image_id=event.previous_image_id,
         received=event.received,

@@ -14,7 +14,7 @@ from pipeline.comparison.rule import Rule
 from pipeline.descriptions import write_description
 from pipeline.messages import ImageEvent, ImageWithoutEvent, Reason
 from pipeline.pictures.previous_images import StoredImage
-from pipeline.store.names import IMAGE_EVENT_DATABASE, digest
+from pipeline.store.names import digest, event_path
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def _new_event(
     previous: StoredImage, image: StoredImage, change: Change, rule: Rule, received: datetime
 ) -> NewEvent:
     event_id = image.message.image_id
-    path = f"{IMAGE_EVENT_DATABASE}/image_event_{event_id}.txt"
-    difference_path = f"{IMAGE_EVENT_DATABASE}/image_event_{event_id}.jpg"
+    path, difference_path = event_path(event_id), event_path(event_id, "jpg")
     difference = draw(change)
     event = ImageEvent(
         event_id=event_id,

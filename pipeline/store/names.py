@@ -13,11 +13,23 @@ IMAGE_EVENT_ALERTS = "image_event_alerts"
 # An image keeps the extension that it came with; the first is the usual one.
 EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff", "fits", "fit", "fts", "gif", "bmp", "webp")
 IMAGE = re.compile(rf"({IMAGE_ID})\.({'|'.join(EXTENSIONS)})")  # the name of an image's file
+EVENT_PATH = re.compile(rf"{IMAGE_EVENT_DATABASE}/image_event_({IMAGE_ID})\.(txt|jpg)")
+ALERT_PATH = re.compile(rf"{IMAGE_EVENT_ALERTS}/image_event_alert_({IMAGE_ID})\.txt")
 
 
 def image_path(image_id: str, extension: str = EXTENSIONS[0]) -> str:
     """The path of an image."""
     return f"{IMAGE_DATABASE}/{image_id}.{extension}"
+
+
+def event_path(event_id: str, extension: str = "txt") -> str:
+    """The path of an image event's description, or with `jpg` of its difference image."""
+    return f"{IMAGE_EVENT_DATABASE}/image_event_{event_id}.{extension}"
+
+
+def alert_path(event_id: str) -> str:
+    """The path of an alert."""
+    return f"{IMAGE_EVENT_ALERTS}/image_event_alert_{event_id}.txt"
 
 
 def digest(content: bytes) -> str:

@@ -20,8 +20,8 @@ from pipeline.messages import (
 from pipeline.operate.audit.findings import Findings
 from pipeline.operate.audit.history import NO_NUMBER, History
 from pipeline.operate.audit.snapshot import Snapshot, State
-from pipeline.operate.audit.unexplained import ALERT_FILE, EVENT_FILE
-from pipeline.stream.deduplication import cause
+from pipeline.store.names import ALERT_PATH, EVENT_PATH, alert_path
+from pipeline.stream.deduplication import CAUSE, cause
 from pipeline.stream.positions import position_of
 
 
@@ -32,7 +32,7 @@ def check_alerts(
     published = snapshot.by_cause(ALERTS)
     for event, event_record in events:
         state = snapshot.state([event_record])
-        path = f"{snapshot.alerts.name}/image_event_alert_{event.event_id}.txt"
+        path = alert_path(event.event_id)
         if state is not State.SET_ASIDE:
             findings.explained.add(path)
         if state is not State.PROCESSED:
@@ -48,7 +48,7 @@ def check_alerts(
         if records:
             alert = parse(records[0].value, Alert)
         else:
-            repair = findings.send(ALERTS, alert, event_record) if alert else None
+            repair = findings.send(ALERTS, alert, CAUSE, cause(event_record)) if alert else None
             findings.fault("lost", f"{ALERTS}: no message of the event {event.event_id}", repair)
         if alert:
             findings.check_file(snapshot.alerts, path, alert.sha256, content)
@@ -64,8 +64,8 @@ def check_alerts_of_deleted_events(
         for record in snapshot.records[topic]:
             with suppress(InvalidInput):
                 alerted.add(parse(record.value, kind).image_id)
-    described = {found[1] for found in map(EVENT_FILE.fullmatch, snapshot.files) if found}
-    alerted |= {found[1] for found in map(ALERT_FILE.fullmatch, snapshot.files) if found}
+    described = {found[1] for found in map(EVENT_PATH.fullmatch, snapshot.files) if found}
+    alerted |= {found[1] for found in map(ALERT_PATH.fullmatch, snapshot.files) if found}
     # Events before a source's first alert are not judged: somebody may have deleted old alerts.
     first_alerts = dict(sorted(map(parts_of, alerted), reverse=True))  # lowest numbers by source
     for event_id in sorted(described - alerted):

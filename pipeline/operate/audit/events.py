@@ -26,8 +26,9 @@ from pipeline.operate.audit.history import History
 from pipeline.operate.audit.images import AuditedImage, Images
 from pipeline.operate.audit.snapshot import Snapshot, State
 from pipeline.pictures.previous_images import read_stored_image
+from pipeline.store.names import alert_path, event_path
 from pipeline.store.numbering import find_image, numbers_before
-from pipeline.stream.deduplication import cause
+from pipeline.stream.deduplication import CAUSE, cause
 from pipeline.stream.positions import position_of
 
 Decision = ImageEvent | ImageWithoutEvent | None  # what the topics say was decided of an image
@@ -64,8 +65,8 @@ class EventCheck:
                 else:
                     self._findings.counts[state.value] += 1
                 if state is State.WAITING:
-                    path = f"{self._snapshot.events.name}/image_event_{image.message.image_id}"
-                    self._findings.explained |= {f"{path}.txt", f"{path}.jpg"}
+                    event_id = image.message.image_id
+                    self._findings.explained |= {event_path(event_id), event_path(event_id, "jpg")}
                 if state is not State.SET_ASIDE:
                     previous = image
         return published
@@ -190,14 +191,14 @@ class EventCheck:
 
     def _check_lost_event(self, image: AuditedImage, expected: ImageEvent) -> None:
         """Note that an event has no message, unless Kafka deleted it after its alert was made."""
-        alert_path = f"{self._snapshot.alerts.name}/image_event_alert_{expected.event_id}.txt"
-        repair = self._findings.send(IMAGE_EVENTS, expected, image.records[0])
+        alert = alert_path(expected.event_id)
+        repair = self._findings.send(IMAGE_EVENTS, expected, CAUSE, cause(image.records[0]))
         if not self._history.is_deleted(IMAGE_EVENTS, expected.source, expected.number):
             text = f"{IMAGE_EVENTS}: no message of the change at {expected.image_id}"
             self._findings.fault("lost", text, repair)
-        elif alert_path not in self._snapshot.files:
+        elif alert not in self._snapshot.files:
             text = f"{IMAGE_EVENTS}: Kafka deleted the event {expected.event_id} before its alert"
             self._findings.fault("expired", text, repair)
         # Its alert may exist all the same.
         self._findings.lost_events.add(sha256(dump(expected)).digest())
-        self._findings.explained.add(alert_path)
+        self._findings.explained.add(alert)

@@ -3,13 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from kafka.consumer.fetcher import ConsumerRecord
-
 from pipeline.errors import InvalidInput
 from pipeline.messages import Message
 from pipeline.store.database import Database
 from pipeline.store.names import digest
-from pipeline.stream.deduplication import CAUSE, cause
 from pipeline.stream.transactions import outgoing_message
 from pipeline.terminal import say
 
@@ -52,11 +49,7 @@ class Findings:
                 repair = write_file(database, path, content)
             self.fault("lost", str(reason), repair)
 
-    def send(self, topic: str, message: Message, caused_by: ConsumerRecord) -> Repair:
-        """A repair that sends a message, with the header by which its cause is known."""
-        return self.send_with(topic, message, CAUSE, cause(caused_by))
-
-    def send_with(self, topic: str, message: Message, header: str, value: bytes) -> Repair:
+    def send(self, topic: str, message: Message, header: str, value: bytes) -> Repair:
         """A repair that sends a message with this header."""
         outgoing = {**outgoing_message(topic, message), "headers": [(header, value)]}
         return lambda: self.outgoing.append(outgoing)

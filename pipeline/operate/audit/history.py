@@ -28,10 +28,7 @@ from pipeline.messages import (
     IMAGE_EVENTS,
     IMAGES,
     IMAGES_WITHOUT_EVENT,
-    Alert,
-    ImageEvent,
-    ImageMessage,
-    ImageWithoutEvent,
+    MESSAGE_TYPES,
     ReceivedImage,
     parse,
 )
@@ -39,10 +36,8 @@ from pipeline.operate.audit.snapshot import Snapshot
 
 NO_NUMBER = 10**9  # greater than any image's number
 # The messages that say what came of an image, or that are its own message, set aside.
-DECISIONS: dict[str, type[ImageMessage]] = {
-    IMAGE_EVENTS: ImageEvent,
-    IMAGES_WITHOUT_EVENT: ImageWithoutEvent,
-    ALERTS: Alert,
+DECISIONS = {
+    **{topic: MESSAGE_TYPES[topic] for topic in (IMAGE_EVENTS, IMAGES_WITHOUT_EVENT, ALERTS)},
     DEAD_LETTERS: ReceivedImage,
 }
 

@@ -11,7 +11,7 @@ from pipeline.messages import IMAGES, ReceivedImage, image_id, moment, parse, pa
 from pipeline.operate.audit.findings import Findings, Repair, write_file
 from pipeline.operate.audit.history import NO_NUMBER, History, Verdict
 from pipeline.operate.audit.snapshot import Snapshot, State
-from pipeline.store.names import IMAGE, IMAGE_DATABASE, digest
+from pipeline.store.names import IMAGE, IMAGE_DATABASE, digest, event_path
 from pipeline.stream.dead_letters import SENT_BACK
 from pipeline.stream.expired import WHAT_TO_DO, deleted_unread
 from pipeline.stream.positions import position_of
@@ -115,8 +115,8 @@ def _check_files_without_message(snapshot: Snapshot, findings: Findings, history
             findings.explained.add(path)
     not_judged: dict[Verdict, list[str]] = defaultdict(list)
     for source, number, path in sorted(found):
-        event_file = f"{snapshot.events.name}/image_event_{image_id(source, number)}.txt"
-        verdict, can_send = history.judge(source, number, event_file in snapshot.files)
+        has_event = event_path(image_id(source, number)) in snapshot.files
+        verdict, can_send = history.judge(source, number, has_event)
         # A message that may have been read is not sent: people would be told of its event again.
         repair = _send_image(path, source, number, snapshot, findings) if can_send else None
         hint = "" if can_send else "; not sent: it may have been read, or come before this Kafka"
@@ -186,4 +186,4 @@ def _send_image(
         sha256=digest(content),
         received=moment(time.time() - snapshot.images.age(path)),
     )
-    return findings.send_with(IMAGES, message, REPAIRED, b"")
+    return findings.send(IMAGES, message, REPAIRED, b"")

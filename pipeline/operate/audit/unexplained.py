@@ -1,35 +1,20 @@
 """Names the messages that nothing has caused, and the files that nothing explains."""
 
-import re
-
 from pipeline.errors import InvalidInput
-from pipeline.messages import (
-    ALERTS,
-    IMAGE_EVENTS,
-    IMAGE_ID,
-    IMAGES,
-    Alert,
-    ImageEvent,
-    ImageMessage,
-    parse,
-    parts_of,
-)
+from pipeline.messages import ALERTS, IMAGE_EVENTS, IMAGES, MESSAGE_TYPES, parse, parts_of
 from pipeline.operate.audit.findings import Findings
 from pipeline.operate.audit.history import History
 from pipeline.operate.audit.images import must_be_set_aside
 from pipeline.operate.audit.snapshot import OUTBOX, Snapshot, causes_of
-from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
+from pipeline.store.names import ALERT_PATH, EVENT_PATH, IMAGE_DATABASE
 from pipeline.stream.deduplication import cause
 from pipeline.stream.positions import position_of
 
-EVENT_FILE = re.compile(rf"{IMAGE_EVENT_DATABASE}/image_event_({IMAGE_ID})\.(txt|jpg)")
-ALERT_FILE = re.compile(rf"{IMAGE_EVENT_ALERTS}/image_event_alert_({IMAGE_ID})\.txt")
 PART_SECONDS = 60  # after which a file is not being written any more
 
 
 def check_causes(snapshot: Snapshot, findings: Findings, history: History) -> None:
     """Note events and alerts that no message has caused."""
-    kinds: dict[str, type[ImageMessage]] = {IMAGE_EVENTS: ImageEvent, ALERTS: Alert}
     for topic, consumed in ((IMAGE_EVENTS, IMAGES), (ALERTS, IMAGE_EVENTS)):
         causes = {cause(record) for record in snapshot.records[consumed]} | findings.lost_events
         # What is older than all its possible causes may have had one that Kafka has deleted.
@@ -37,7 +22,7 @@ def check_causes(snapshot: Snapshot, findings: Findings, history: History) -> No
         for record in snapshot.records[topic]:
             if causes.isdisjoint(causes_of(record)) and record.timestamp >= oldest:
                 try:
-                    message = parse(record.value, kinds[topic])
+                    message = parse(record.value, MESSAGE_TYPES[topic])
                 except InvalidInput:
                     if topic == IMAGE_EVENTS:
                         must_be_set_aside(record, snapshot, findings)
@@ -50,7 +35,7 @@ def check_causes(snapshot: Snapshot, findings: Findings, history: History) -> No
 def check_files(snapshot: Snapshot, findings: Findings, history: History) -> None:
     """Note files that have no reason to exist."""
     for path in sorted(snapshot.files - findings.explained):
-        found = EVENT_FILE.fullmatch(path) or ALERT_FILE.fullmatch(path)
+        found = EVENT_PATH.fullmatch(path) or ALERT_PATH.fullmatch(path)
         is_before = found and history.is_before(*parts_of(found[1]))
         is_outbox = path.startswith(f"{IMAGE_DATABASE}/{OUTBOX}")
         is_being_written = path.endswith(".part") and snapshot.images.age(path) < PART_SECONDS
