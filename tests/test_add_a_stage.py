@@ -41,7 +41,7 @@ def follow_the_page(clone: Path) -> None:
             continue
         lines = file.read_text().splitlines(keepends=True)
         start = f"| `{where}`" if what == "below the row of" else where
-        found = [number for number, line in enumerate(lines) if line.startswith(start)]
+        found = [number for number, line in enumerate(lines) if line.strip().startswith(start)]
         assert found, f"{file.name} has no line {where!r}"
         if what == "replace":
             del lines[found[0]]
@@ -87,6 +87,8 @@ def test_the_new_stage_is_exactly_once(clone: Path, pipeline: Pipeline) -> None:
     lag = pipeline.start(sys.executable, "-m", "pipeline", "lag", PYTHONPATH=str(clone))
     assert lag.ends() == 0
     assert any(line.split()[:3] == ["image_follow_up", "1", "0"] for line in lag.lines), lag
+    audit = pipeline.start(sys.executable, "-m", "pipeline", "audit", PYTHONPATH=str(clone))
+    assert audit.ends() == 0, audit
     assert stage.stop() == 0
     environment = os.environ | {"PIPELINE_DATA": str(pipeline.data)}
     subprocess.run([clone / "clean_image_dirs.sh"], env=environment, check=True)

@@ -14,7 +14,9 @@ from pipeline.errors import FatalError, Stopped
 from pipeline.settings import REPOSITORY
 from pipeline.terminal import say
 
+# The colours of the terminal for the label of each program.
 COLOURS = {"image_receiving": 36, "image_analysis": 33, "image_event_alert": 35, "view": 32}
+OTHER_COLOUR = 34
 END_SECONDS = 6  # that a program has to end after SIGTERM
 
 
@@ -58,7 +60,7 @@ class ChildProgram:
     def _print_lines(self) -> None:
         label = f"{self.label:18} |"
         if sys.stdout.isatty():
-            label = f"\033[{COLOURS[self.name]}m{label}\033[0m"
+            label = f"\033[{COLOURS.get(self.name, OTHER_COLOUR)}m{label}\033[0m"
         for line in self.process.stdout or ():
             try:
                 say(f"{label} {line.rstrip()}")

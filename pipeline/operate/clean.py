@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from pipeline.errors import FatalError
 from pipeline.settings import Parser
+from pipeline.stages import STAGES
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
-from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
 from pipeline.terminal import say
 
 
@@ -17,11 +17,11 @@ def main(arguments: Sequence[str]) -> None:
     if settings.data.directory:
         parser.error(f"{settings.data} is a directory; ./clean_image_dirs.sh empties those in it")
     stop = StopSignal(status=1)
-    for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
-        database = Database(settings.data, name)
+    for stage in STAGES:
+        database = Database(settings.data, stage.writes)
         files = [file for file in database.names() if file != ".gitkeep"]
         for file in files:
             if stop:
                 raise FatalError(f"stopped; {database.where} is not empty")
-            database.remove(f"{name}/{file}")
+            database.remove(f"{stage.writes}/{file}")
         say(f"{database.where}: {len(files)} deleted")

@@ -38,6 +38,7 @@ from pipeline.operate.child_programs import ChildProgram, end_all, start_kafka
 from pipeline.operate.run_records import RunRecords
 from pipeline.options import add_recipients, add_rule, read_rule, receiving_options, recipients_of
 from pipeline.settings import PORT, REPOSITORY, VARIABLES, Location, Parser, Settings, matching
+from pipeline.stages import CONSUMING_STAGES
 from pipeline.stop_signal import StopSignal
 from pipeline.store.names import digest
 from pipeline.stream.connection import Kafka
@@ -141,9 +142,9 @@ def start_programs(options: Namespace) -> list[ChildProgram]:
     """Start the programs; receiving is the last."""
     count = int(options.copies)
     programs = [
-        ChildProgram(name, instance=number if count > 1 else None)
+        ChildProgram(stage.name, instance=number if count > 1 else None)
         for number in range(1, count + 1)
-        for name in ("image_event_alert", "image_analysis")
+        for stage in reversed(CONSUMING_STAGES)
     ]
     if options.view:
         programs.append(ChildProgram("view", ["--port", options.view]))

@@ -12,7 +12,7 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.errors import InvalidInput
-from pipeline.messages import MESSAGE_TYPES, ImageEvent, ImageMessage, ReceivedImage, parse
+from pipeline.messages import MESSAGE_TYPES, ImageMessage, parse
 from pipeline.stream.topic_reader import TopicReader
 
 CAUSE = "cause"
@@ -37,9 +37,7 @@ class Deduplicator:
         self._start: dict[TopicPartition, int] = {}  # what has been read of the topic
         self._end: dict[TopicPartition, int] = {}
 
-    def is_processed(
-        self, record: ConsumerRecord, message: ReceivedImage | ImageEvent, generation: int
-    ) -> bool:
+    def is_processed(self, record: ConsumerRecord, message: ImageMessage, generation: int) -> bool:
         """Whether the topic has what this record causes. Raises `KafkaError`.
 
         In each generation of the group another copy may have come and gone in between.

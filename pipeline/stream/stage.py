@@ -15,7 +15,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
 from pipeline.errors import InvalidInput
-from pipeline.messages import ImageEvent, Message, ReceivedImage
+from pipeline.messages import ImageMessage, Message
 from pipeline.settings import Settings
 from pipeline.stages import StageDefinition
 from pipeline.stop_signal import StopSignal
@@ -94,7 +94,7 @@ class Batch:
         seen.update((partition, generation) for partition in new)
         return records
 
-    def is_repeated(self, record: ConsumerRecord, message: ReceivedImage | ImageEvent) -> bool:
+    def is_repeated(self, record: ConsumerRecord, message: ImageMessage) -> bool:
         """Whether the same message came before, and what it causes is published.
 
         Raises `KafkaError`.

@@ -20,9 +20,10 @@ from pipeline.messages import (
     parse,
 )
 from pipeline.settings import Settings
-from pipeline.stages import CONSUMING_STAGES, STAGES
+from pipeline.stages import CONSUMING_STAGES
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
+from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
 from pipeline.stream.deduplication import CAUSE
@@ -53,7 +54,8 @@ class Snapshot:
         self, settings: Settings, kafka: Kafka, topics: TopicReader, lock: InstanceLock | None
     ) -> None:
         """Read everything. Files can be written only with a `lock`. Raises `KafkaError`."""
-        databases = [Database(settings.data, stage.writes, lock) for stage in STAGES]
+        directories = (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS)
+        databases = [Database(settings.data, directory, lock) for directory in directories]
         self.images, self.events, self.alerts = databases
         self.files = {
             f"{database.name}/{name}"
