@@ -123,6 +123,17 @@ def test_what_proves_the_promises_is_there() -> None:
     assert named <= set(re.findall(r"def (test_\w+)", ours))
 
 
+def test_the_quick_run_tries_each_promise() -> None:
+    """At least one test of each row of docs/promises.md isn't slow, with one parameter at least."""
+    ours = "\n".join(path.read_text() for path in (HERE / "tests").rglob("test_*.py"))
+    decorated = re.findall(r"((?:^@.*\n(?:^[ )\]].*\n)*)*)^def (test_\w+)", ours, re.MULTILINE)
+    quick = {name for decorators, name in decorated if "@pytest.mark.slow" not in decorators}
+    rows = [line for line in TEXTS["promises.md"].splitlines() if re.search(r"\| `test_", line)]
+    assert len(rows) > 15
+    for row in rows:
+        assert quick & set(re.findall(r"`(test_\w+)`", row)), row
+
+
 def test_the_fields_are_those_of_the_messages() -> None:
     """docs/messages.md names each field; those in brackets may be absent."""
     for topic, kind in MESSAGE_TYPES.items():

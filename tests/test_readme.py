@@ -49,7 +49,7 @@ def test_the_first_commands(tmp_path: Path) -> None:
     for line in sample.splitlines():
         assert line in [*printed, "…"]
     # These very tests, so that they are only gathered here.
-    assert "test_readme.py" in typed(f"{tests} --collect-only -q")
+    assert "test_pipeline.py" in typed(f"{tests} --collect-only -q")
     typed(clean)
     assert os.listdir(clone / "image_database") == [".gitkeep"]
 
