@@ -99,7 +99,7 @@ def test_the_new_stage_is_exactly_once(clone: Path, pipeline: Pipeline) -> None:
 def test_the_whole_run_has_the_new_stage(clone: Path, pipeline: Pipeline) -> None:
     """`run` starts it with the others, and ends once it has done all."""
     run = pipeline.start(sys.executable, "-m", "pipeline", "run", PYTHONPATH=str(clone))
-    assert run.ends(60) == 0, run
+    assert run.ends() == 0, run
     run.says(r"image_follow_up +\| 00007  is to be observed again")
     assert pipeline.ids("follow-ups") == ["00003", "00007"]
 

@@ -45,7 +45,7 @@ def test_a_password_is_never_shown(lone: Pipeline) -> None:
         KAFKA_SASL_MECHANISM="none",
         KAFKA_SASL_PASSWORD="hush",  # noqa: S106
     )
-    assert started.ends(10) == 2
+    assert started.ends() == 2
     assert "hush" not in started.output
 
 
@@ -90,7 +90,7 @@ def test_help(lone: Pipeline, program: str) -> None:
     """--help explains and ends with 0, on a terminal that knows ASCII only, too."""
     start = lone.command if program == "run" else lone.start
     started = start(program, "--help", PYTHONIOENCODING="ascii")
-    assert started.ends(10) == 0
+    assert started.ends() == 0
     assert len(started.lines) > 5
 
 
@@ -102,7 +102,7 @@ def test_an_original_that_is_no_image(lone: Pipeline, content: bytes | None) -> 
     if content is not None:
         original.write_bytes(content)
     started = lone.start("image_receiving.py")
-    assert started.ends(10) == 1
+    assert started.ends() == 1
     assert "image_original/original_image.jpg" in started.lines[-1]
     assert "Traceback" not in started.output
     assert lone.files("image_database") == []
@@ -121,7 +121,7 @@ def test_a_directory_that_cannot_be_written(lone: Pipeline, program: str, direct
     (lone.data / directory).rmdir()
     (lone.data / directory).write_text("a file in its place")
     started = lone.start(program)
-    assert started.ends(10) == 1
+    assert started.ends() == 1
     (line,) = started.lines
     assert line.startswith("cannot write to ")
     assert directory in line
@@ -132,10 +132,10 @@ def test_kafka_is_not_there(lone: Pipeline) -> None:
     begun = time.monotonic()
     programs = [lone.start(program, KAFKA_WAIT="6") for program in PROGRAMS]
     for program in programs:
-        program.says("is away", 5)
+        program.says("is away")
     for program in programs:
         program.says("waiting for it, [56] of 6 s")
-        assert program.ends(15) == 1
+        assert program.ends() == 1
         assert time.monotonic() - begun > 6
         assert "did not come in 6 s" in program.lines[-1]
 
@@ -164,7 +164,7 @@ def test_something_else_listens_there(lone: Pipeline) -> None:
     port = lone.bootstrap_servers.split(":")[1]
     server = lone.start(sys.executable, "-m", "http.server", "--bind", "127.0.0.1", port)
     started = lone.start("image_analysis.py", KAFKA_WAIT="5")
-    assert started.ends(30) == 1
+    assert started.ends() == 1
     assert "Kafka at" in started.lines[-1]
     assert "Traceback" not in started.output
     server.stop()

@@ -41,7 +41,7 @@ class Composed(Pipeline):
     def compose(self, *arguments: str) -> None:
         """Run a compose command to its end."""
         program = self.start("docker", "compose", *arguments)
-        assert program.ends(120) == 0, program
+        assert program.ends() == 0, program
 
     def is_whole(self) -> bool:
         """Whether each broker has all that each topic has."""
@@ -88,20 +88,20 @@ def test_four_copies_on_three_brokers(composed: Composed) -> None:
 
     more = ("run", "--rm", "image_receiving", "--sources", "8", "--count", str(COUNT))
     receiving = composed.start("docker", "compose", *more)
-    line = up.says(r"image_analysis-\d .*-00015  CHANGED", 60)
+    line = up.says(r"image_analysis-\d .*-00015  CHANGED")
     docker("kill", f"{PROJECT}-kafka2-1")
     copy = re.findall(r"image_analysis-\d", line)[0]
     # As a crash: what `docker kill` ends isn't started again.
     composed.start("docker", "exec", f"{PROJECT}-{copy}", "bash", "-c", "kill -KILL -1").ends()
     until(lambda: state(copy, ".RestartCount") == "1", f"{copy} comes back")
-    assert receiving.ends(120) == 0, receiving
+    assert receiving.ends() == 0, receiving
     sources = [f"cam{number}" for number in range(1, 9)]
     images = [f"{one}-{number:05d}" for one in sources for number in range(11 + COUNT)]
     events = [name for name in images if int(name[-5:]) % 4 == 3]
-    composed.waits_for("alerts", len(events), 120)
+    composed.waits_for("alerts", len(events))
     assert state("kafka2-1", ".State.Running") == "false"
     composed.compose("start", "kafka2")
-    until(composed.is_whole, "the broker has what it missed", 60)
+    until(composed.is_whole, "the broker has what it missed")
 
     assert composed.ids("images") == images
     assert composed.ids("image-events") == composed.ids("alerts") == events
@@ -113,7 +113,7 @@ def test_four_copies_on_three_brokers(composed: Composed) -> None:
         assert page.status == 200
 
     up.process.send_signal(signal.SIGINT)
-    assert up.ends(60) in (0, 130), up
+    assert up.ends() in (0, 130), up
     for name in docker("ps", "--all", "--format", "{{.Names}}", *OURS).split():
         # By themselves or, as Java does, by SIGTERM; nothing by force.
         expected = "143" if "kafka" in name else "0"

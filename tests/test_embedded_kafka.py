@@ -256,7 +256,7 @@ def test_it_ends_with_its_parent(directory: Path, number: int) -> None:
     assert is_alive(java)
     parent.send_signal(number)
     parent.wait()
-    until(lambda: not is_alive(java), "Java's end", 10)
+    until(lambda: not is_alive(java), "Java's end")
 
 
 def test_a_jar_with_other_bytes_is_fetched_again(

@@ -168,7 +168,7 @@ def test_a_stopped_stage_is_quick_while_it_works(pipeline: Pipeline) -> None:
     first = pipeline.start("image_analysis.py")
     until(lambda: pipeline.files("image_event_database"), "the first event")
     assert first.stop() == 0
-    pipeline.start("image_analysis.py").says("00099  CHANGED", 60)
+    pipeline.start("image_analysis.py").says("00099  CHANGED")
     assert pipeline.ids("image-events") == [f"{number:05d}" for number in range(3, 100, 4)]
 
 

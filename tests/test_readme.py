@@ -110,7 +110,7 @@ def test_the_docker_story(tmp_path: Path) -> None:
     subprocess.run(["bash", "-c", build], cwd=clone, check=True, capture_output=True)
     opened = [Terminal(run.replace("<path>", str(clone)))]
     opened[0].shows("Apache Kafka on localhost:9092")
-    until(lambda: inspect(".State.Health.Status") == "healthy", "health", 30)
+    until(lambda: inspect(".State.Health.Status") == "healthy", "health")
     # Kafka is the container's main process: signals reach it, and its end is the container's.
     assert "java" in docker("exec", CONTAINER, "cat", "/proc/1/cmdline")
 
@@ -134,7 +134,7 @@ def test_the_docker_story(tmp_path: Path) -> None:
         terminal.close()
 
     docker("start", CONTAINER)
-    until(lambda: inspect(".State.Health.Status") == "healthy", "health", 30)
+    until(lambda: inspect(".State.Health.Status") == "healthy", "health")
     assert seen.ids("alerts") == ["00003", "00007"]
 
 
@@ -167,7 +167,7 @@ def test_as_any_user(image: str) -> None:
     """Docker run -u with whatever number works: Kafka's directory is anybody's to write."""
     container = docker("run", "--rm", "--detach", "-u", "12345:12345", image).strip()
     try:
-        until(lambda: inspect(".State.Health.Status", container) == "healthy", "health", 30)
+        until(lambda: inspect(".State.Health.Status", container) == "healthy", "health")
     finally:
         docker("stop", container)
 

@@ -180,7 +180,7 @@ def test_a_server_that_stalls(pipeline: Pipeline, mail: MailServer, web: WebServ
     assert alert.stop() == 0
     assert "told mail" not in alert.output
     mail.does = "take"
-    start(pipeline).says("^00003  told mail", 60)
+    start(pipeline).says("^00003  told mail")
     assert [one["Subject"][:11] for one in mail.mails] == [
         "Image 00001",
         "Image 00002",
@@ -236,7 +236,7 @@ def test_two_copies_that_come_and_go(pipeline: Pipeline, web: WebServer) -> None
         if number % 8 == 0:
             copies.pop(0).stop()
             copies.append(start(pipeline))
-    until(lambda: len(told(pipeline)) >= 240, "all told", 90)
+    until(lambda: len(told(pipeline)) >= 240, "all told")
     assert len(web.got) == len(told(pipeline)) == 240
     assert all("Traceback" not in program.output for program in pipeline.started)
 
@@ -250,17 +250,17 @@ def test_a_copy_that_freezes(pipeline: Pipeline, web: WebServer) -> None:
     until(lambda: len(told(pipeline)) == 6, "the first event")
     other = start(pipeline)
     put_event(pipeline, "00002")
-    until(lambda: len(told(pipeline)) == 12, "the second event", 60)
+    until(lambda: len(told(pipeline)) == 12, "the second event")
     web.does = "refuse"
     put_event(pipeline, "00003")
     until(lambda: web.tries >= 18, "refused attempts")
     frozen.process.send_signal(signal.SIGSTOP)
     web.does = "take"
     put_event(pipeline, "00004")
-    until(lambda: len(told(pipeline)) == 24, "all told by the other one", 90)
+    until(lambda: len(told(pipeline)) == 24, "all told by the other one")
     frozen.process.send_signal(signal.SIGCONT)
     put_event(pipeline, "00005")
-    until(lambda: len(told(pipeline)) == 30, "all told of the last one", 90)
+    until(lambda: len(told(pipeline)) == 30, "all told of the last one")
     assert len(web.got) == 30
     assert (frozen.stop(), other.stop()) == (0, 0)
 
@@ -309,7 +309,7 @@ def test_a_dead_channel_is_given_up_for_all(pipeline: Pipeline, web: WebServer) 
     web.does = "refuse"
     alert = start(pipeline, night=f'url = "{web.url()}"\ngive_up_after = 3')
     put_event(pipeline, *(f"{number:05d}" for number in range(1, 31)))
-    pipeline.waits_for("dead-letters", 30, 30)
+    pipeline.waits_for("dead-letters", 30)
     assert len(told(pipeline, "given up")) == 30
     assert alert.stop() == 0
 
@@ -328,8 +328,8 @@ def test_thousands_at_once(pipeline: Pipeline, web: WebServer) -> None:
     put_event(
         pipeline, *(f"{number:05d}" for number in range(1, 2001)), received="2026-01-01T00:00:00Z"
     )
-    alert.says(r"^00001, 00002 and \d+ more  told digest", 60)
-    until(lambda: sum(map(len, told(pipeline))) == 4000, "all told", 60)
+    alert.says(r"^00001, 00002 and \d+ more  told digest")
+    until(lambda: sum(map(len, told(pipeline))) == 4000, "all told")
     assert len(web.got) <= 20
     numbers = [int(one["title"].split()[0]) for one in web.got if "image events" in one["title"]]
     most = max(numbers)
@@ -461,11 +461,11 @@ def test_kafka_is_away_after_sending(data: Path, tmp_path: Path, web: WebServer)
     until(lambda: web.tries, "the web server's silence")
     broker.stop()
     web.take()
-    alert.says("nothing listens there", 60)
+    alert.says("nothing listens there")
     broker = embedded_kafka.start(tmp_path / "kafka", port)
-    alert.says("^00001  told night", 60)
+    alert.says("^00001  told night")
     put_event(pipeline, "00002")
-    alert.says("^00002  told night", 60)
+    alert.says("^00002  told night")
     assert web.tries == 2
     assert told(pipeline) == [["00001"], ["00002"]]
     assert alert.stop() == 0

@@ -330,7 +330,7 @@ def test_beside_a_working_pipeline(pipeline: Pipeline) -> None:
     count = 0
     while receiving.process.poll() is None:
         program = pipeline.command("audit", "--repair")
-        assert program.ends(60) == 0, program
+        assert program.ends() == 0, program
         assert "mended" not in table(program)
         count += 1
     assert count > 1

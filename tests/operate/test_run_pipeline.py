@@ -35,7 +35,7 @@ def table(run: Program) -> dict[str, str]:
 def run(pipeline: Pipeline, *arguments: str) -> Program:
     """run_pipeline.sh to its end, which must be 0."""
     program = pipeline.start(str(HERE / "run_pipeline.sh"), *arguments)
-    assert program.ends(120) == 0, program
+    assert program.ends() == 0, program
     return program
 
 
@@ -81,7 +81,7 @@ def test_with_the_viewer(alone: Pipeline) -> None:
     port = str(free_port())
     program = alone.start(str(HERE / "run_pipeline.sh"), "--view", port, "--count", "4")
     where = program.says("embedded Kafka at ").split()[4].strip(",")
-    program.says(f"the viewer is at http://localhost:{port}; Ctrl-C ends all", 60)
+    program.says(f"the viewer is at http://localhost:{port}; Ctrl-C ends all")
     assert table(program)["alerts"] == "1"
 
     def shows(path: str) -> bool:
@@ -96,7 +96,7 @@ def test_with_the_viewer(alone: Pipeline) -> None:
     until(lambda: shows("/events/00007"), "the second event's page")
     assert program.process.poll() is None
     program.process.send_signal(signal.SIGINT)
-    assert program.ends(20) == 0, program
+    assert program.ends() == 0, program
     assert "Traceback" not in program.output
 
 
@@ -114,7 +114,7 @@ def test_stopped_in_the_middle(alone: Pipeline, number: int) -> None:
     first = alone.start(str(HERE / "run_pipeline.sh"), "--count", "2000")
     first.says("image_analysis .*CHANGED")
     first.process.send_signal(number)
-    assert first.ends(10) == 130
+    assert first.ends() == 130
     assert "Traceback" not in first.output
     received = len([name for name in alone.files("image_database") if name.endswith(".jpg")])
     second = run(alone, "--count", "1")
@@ -130,7 +130,7 @@ def test_nothing_stays_behind(alone: Pipeline) -> None:
     first.says("image_analysis .*CHANGED")
     first.process.kill()
     first.process.wait()
-    until(lambda: not running(alone.data), "the end of all processes", 30)
+    until(lambda: not running(alone.data), "the end of all processes")
     run(alone, "--count", "1")
 
 
@@ -156,7 +156,7 @@ def test_a_stage_that_ends_is_said(pipeline: Pipeline, number: int) -> None:
     for child in children.read_text().split():
         if b"image_analysis.py" in Path(f"/proc/{child}/cmdline").read_bytes():
             os.kill(int(child), number)
-    assert program.ends(20) not in (0, None)
+    assert program.ends() not in (0, None)
     program.says("run_pipeline: image_analysis ended")
 
 
@@ -165,7 +165,7 @@ def test_an_image_that_is_set_aside_is_a_failure(pipeline: Pipeline) -> None:
     program = pipeline.start(str(HERE / "run_pipeline.sh"), "--count", "100")
     program.says("image_receiving .*received")
     pipeline.put("images", b"rubbish")
-    assert program.ends(60) == 1
+    assert program.ends() == 1
     assert table(program)["dead letters"] == "1"
     assert table(program)["alerts"] == "25"
 
@@ -174,8 +174,8 @@ def test_an_image_that_is_set_aside_is_a_failure(pipeline: Pipeline) -> None:
 def test_nobody_reads_any_more(alone: Pipeline) -> None:
     """In a pipe that is closed, the run ends, and its programs don't wait for ever to print."""
     command = f"{HERE / 'run_pipeline.sh'} --count 2000 | head -3"
-    assert alone.start("/bin/sh", "-c", command).ends(30) == 0
-    until(lambda: not running(alone.data), "the end of all processes", 15)
+    assert alone.start("/bin/sh", "-c", command).ends() == 0
+    until(lambda: not running(alone.data), "the end of all processes")
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_two_at_once_and_names_with_everything(alone: Pipeline, tmp_path: Path) 
         for data in (alone.data, other)
     ]
     for program in runs:
-        assert program.ends(60) == 0, program
+        assert program.ends() == 0, program
         assert table(program)["alerts"] == "1"
     assert (other / "image_event_alerts" / "image_event_alert_00003.txt").exists()
     assert (other / ".kafka" / "topics").is_dir()

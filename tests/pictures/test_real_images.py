@@ -75,7 +75,7 @@ def letters(pipeline: Pipeline) -> dict[str, str]:
 def command(pipeline: Pipeline, *arguments: str, status: int = 0, mask: str = "") -> Program:
     """A command that looks after the pipeline, to its end."""
     program = pipeline.command(*arguments, PIPELINE_MASK=mask)
-    assert program.ends(60) == status, program
+    assert program.ends() == status, program
     assert "Traceback" not in program.output
     return program
 
@@ -330,7 +330,7 @@ def test_a_watched_file_that_stays_useless(pipeline: Pipeline, folder: Path) -> 
         receiving.says("cam1-00001  received")
         assert "set aside" not in receiving.output
         for name in reasons:
-            receiving.says(f"set aside  {folder}/{name}: ", 60)
+            receiving.says(f"set aside  {folder}/{name}: ")
         assert letters(pipeline).keys() == reasons.keys()
         assert {record.key for record in pipeline.records("dead-letters")} == {b"cam1"}
         file.write((folder / "whole.jpg").read_bytes()[-200:])
@@ -492,7 +492,7 @@ def test_many_files_that_wait(pipeline: Pipeline, folder: Path) -> None:
         picture(folder / f"{number}.bmp", number)
         os.utime(folder / f"{number}.bmp", ns=(0, 10**18 - number * 10**9))
     receiving = watch(pipeline, folder, "--count", "1000")
-    assert receiving.ends(60) == 0
+    assert receiving.ends() == 0
     expected = [f"{number}.bmp" for number in reversed(range(1000))]
     assert [one.original_name for one in messages(pipeline)] == expected
 

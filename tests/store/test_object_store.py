@@ -45,7 +45,7 @@ def all_is_there_once(stored: StoredPipeline, count: int) -> None:
 def command(stored: StoredPipeline, *arguments: str) -> Program:
     """A command that looks after the pipeline, to its end."""
     program = stored.command(*arguments)
-    program.ends(60)
+    program.ends()
     return program
 
 
@@ -67,14 +67,14 @@ def test_eleven_images_make_two_alerts(stored: StoredPipeline) -> None:
 def test_one_command_runs_it_all(stored: StoredPipeline) -> None:
     """run_pipeline.sh, clean_image_dirs.sh and the audit take the URL like a directory."""
     run = stored.start(str(HERE / "run_pipeline.sh"), "--sources", "2", "--count", "4")
-    assert run.ends(120) == 0, run
+    assert run.ends() == 0, run
     assert "  alerts             2" in run.lines
     assert stored.files("image_event_alerts") == [
         f"image_event_alert_cam{number}-00003.txt" for number in (1, 2)
     ]
     assert command(stored, "audit").process.returncode == 0
     cleaned = stored.start(str(HERE / "clean_image_dirs.sh"))
-    assert cleaned.ends(120) == 0, cleaned
+    assert cleaned.ends() == 0, cleaned
     assert [stored.files(name) for name in DIRECTORIES] == [[], [], []]
 
 
@@ -97,7 +97,7 @@ def test_stages_and_receivers_are_killed(stored: StoredPipeline) -> None:
     for number in range(4):
         receiving = stored.start("image_receiving.py", "--count", "150")
         receiving.says("received")
-        until(partial(_has_events, stored, 5 * (number + 1)), "more events", 60)
+        until(partial(_has_events, stored, 5 * (number + 1)), "more events")
         analysis.process.kill()
         analysis = stored.start("image_analysis.py")
         alert.process.kill()
@@ -109,7 +109,7 @@ def test_stages_and_receivers_are_killed(stored: StoredPipeline) -> None:
         receiving.ends()
     stored.receive("--count", "1")
     count = len(stored.files("image_database"))
-    stored.waits_for("alerts", len(events_of(count)), 120)
+    stored.waits_for("alerts", len(events_of(count)))
     all_is_there_once(stored, count)
 
 
@@ -129,7 +129,7 @@ def test_a_bad_network(stored: StoredPipeline, network: FaultyNetwork) -> None:
         Faults(slow_down=0.05, error=0.05, cut_request=0.05, cut_response=0.05, delay=0.005)
     )
     receiving = stored.receive("--count", "60")
-    stored.waits_for("alerts", 15, 120)
+    stored.waits_for("alerts", 15)
     network.becomes(Faults())
     all_is_there_once(stored, 60)
     assert {"slow_down", "error", "cut_request", "cut_response"} <= {
@@ -150,8 +150,8 @@ def test_the_store_is_killed_and_comes_back(
     object_store.kill()
     receiving.says("trying again in")
     object_store.start()
-    assert receiving.ends(120) == 0, receiving
-    stored.waits_for("alerts", 100, 120)
+    assert receiving.ends() == 0, receiving
+    stored.waits_for("alerts", 100)
     all_is_there_once(stored, 400)
 
 
@@ -239,7 +239,7 @@ def test_an_image_of_another_program_is_not_overwritten(stored: StoredPipeline) 
     images.write("image_database/02000.jpg", b"somebody's")
     images.sync()
     receiving = stored.start("image_receiving.py", "--count", "3000")
-    assert receiving.ends(120) == 1
+    assert receiving.ends() == 1
     assert "image_database/02000.jpg is there already" in receiving.lines[-1]
     assert images.read("image_database/02000.jpg") == b"somebody's"
     assert "Traceback" not in receiving.output
@@ -335,7 +335,7 @@ def test_a_store_that_refuses_us(
     is_setting = said not in ("SignatureDoesNotMatch|AccessDenied", "NoSuchBucket")
     for name in ("image_receiving.py", "image_analysis.py", "image_event_alert.py"):
         program = stored.start(name, **changed)
-        assert program.ends(20) == (2 if is_setting else 1)
+        assert program.ends() == (2 if is_setting else 1)
         (line,) = program.lines
         assert "cannot use s3://" in line
         assert "hush" not in line
@@ -346,7 +346,7 @@ def test_without_s3fs(stored: StoredPipeline, tmp_path: Path) -> None:
     """Where the optional requirement isn't installed, one line says how to install it."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['s3fs'] = None\n")
     program = stored.start("image_analysis.py", PYTHONPATH=str(tmp_path))
-    assert program.ends(10) == 2
+    assert program.ends() == 2
     assert "requirements-s3.txt" in program.lines[-1]
 
 

@@ -248,7 +248,7 @@ def pipeline(data: Path, secured: Secured) -> Iterator[Pipeline]:
 def test_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
     """Each program as a user of its own goes all the way, and makes the topics."""
     programs = [pipeline.start(f"{name}.py", **secured.login(name)) for name in PROGRAMS]
-    programs[0].says("00007  ALERT", 60)
+    programs[0].says("00007  ALERT")
     assert programs[2].ends() == 0
     pipeline.put("images", b"rubbish")
     programs[1].says("set aside")
@@ -323,7 +323,7 @@ def test_recipients_with_the_least_rights(pipeline: Pipeline, secured: Secured) 
     table = f'[night]\nurl = "{web.url()}"\ngive_up_after = 0'
     (pipeline.data / "recipients.toml").write_text(table)
     alert, *others = (pipeline.start(f"{name}.py", **secured.login(name)) for name in PROGRAMS)
-    alert.says("00007  given up", 60)
+    alert.says("00007  given up")
     web.does = "take"
     rights = secured.login("dead-letters")
     command = pipeline.command("dead-letters", "send", "--all", **rights)
@@ -342,11 +342,11 @@ def test_recipients_without_the_rights(pipeline: Pipeline, secured: Secured) -> 
     try:
         alert, *_ = (pipeline.start(f"{name}.py", **secured.login(name)) for name in PROGRAMS)
         alert.says("^notifications: .* forbids it: .*; trying again in 5 s")
-        alert.says("^00007  ALERT", 60)
+        alert.says("^00007  ALERT")
         assert web.tries == 0
     finally:
         secured.allow("image_event_alert", TOPIC, "notifications", "READ")
-    alert.says("^00007  told night", 60)
+    alert.says("^00007  told night")
     assert alert.stop() == 0
     web.close()
 
@@ -513,7 +513,7 @@ def test_a_password_that_changes(pipeline: Pipeline, secured: Secured) -> None:
     try:
         secured.broker.stop()
         secured.start()
-        assert analysis.ends(60) == 1
+        assert analysis.ends() == 1
         assert "Authentication failed" in analysis.lines[-1]
     finally:
         secured.add_user("image_analysis")

@@ -106,7 +106,7 @@ def test_a_topic_is_deleted_under_running_stages(careless: Pipeline, topic: str)
     assert partitions(careless)[topic] == PARTITIONS
     careless.put("images", b"rubbish")
     careless.receive()
-    stages[1].says("00019  ALERT", 60)
+    stages[1].says("00019  ALERT")
     until(lambda: len(careless.records("dead-letters")) == 1, "the dead letter")
     reader = KafkaConsumer(bootstrap_servers=careless.bootstrap_servers)
     assert reader.partitions_for_topic(topic) == set(range(PARTITIONS))

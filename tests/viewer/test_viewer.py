@@ -777,7 +777,7 @@ def test_a_hundred_thousand_events(alone: Pipeline) -> None:
         put_description(alone.data, event_id, describe(event_id, received, 0.01 * (number % 7 + 1)))
     viewer = Viewer(alone)
     assert "<h1>Events</h1>" in viewer.text("/")
-    until(lambda: f"{count:,} events" in viewer.text("/"), "all in the index", 120)
+    until(lambda: f"{count:,} events" in viewer.text("/"), "all in the index")
     page, newest = viewer.text("/"), count - 1
     for _ in range(3):  # pages
         found = [
@@ -832,7 +832,7 @@ def test_kafka_comes_goes_and_is_another_one(alone: Pipeline, tmp_path: Path) ->
     nothing = "Nothing was set aside"
     for name in ("one", "another"):
         kafka = embedded_kafka.start(tmp_path / name, port)
-        until(lambda: nothing in viewer.text("/set-aside"), "what another had is forgotten", 60)
+        until(lambda: nothing in viewer.text("/set-aside"), "what another had is forgotten")
         admin = KafkaAdminClient(bootstrap_servers=alone.bootstrap_servers)
         assert "dead-letters" not in admin.list_topics()
         admin.create_topics({"dead-letters": {"num_partitions": 3}})
