@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +98,9 @@ def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger("kafka").addHandler(logging.NullHandler())
     config.addinivalue_line("markers", "slow: not in the quick run; runs with --all, or if named")
     config.addinivalue_line("markers", "docker: needs a Docker engine; runs with --broker=docker")
-    config.addinivalue_line("markers", "browser: looks at pages; runs where there is a chromium")
+    config.addinivalue_line(
+        "markers", "browser: looks at pages; runs as the slow ones do, with a chromium"
+    )
     config.addinivalue_line(
         "markers", "root: makes file systems and networks; runs as root on Linux"
     )
@@ -110,11 +112,11 @@ WHY = pytest.StashKey[str]()
 
 def pytest_report_header(config: pytest.Config) -> str:
     header = f"Kafka: {config.stash[BROKER]} ({config.stash[WHY]})"
-    if not config.option.all:
-        header += "; the slow tests are left out, --all runs them"
     if config.stash[BROKER] != "docker":
         header += "; the tests of the container are left out, --broker=docker runs them"
-    if not CHROMIUM:
+    if not config.option.all:
+        header += "; the slow tests and those of pages are left out, --all runs them"
+    elif not CHROMIUM:
         header += "; the tests of pages are left out, an installed chromium runs them"
     if not IS_ROOT:
         header += "; the tests of full disks and cut networks are left out, root runs them"
@@ -125,7 +127,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     can = {
         "slow": config.option.all,
         "docker": config.stash[BROKER] == "docker",
-        "browser": bool(CHROMIUM),
+        "browser": bool(CHROMIUM) and config.option.all,
         "root": IS_ROOT,
     }
     left_out = {marker for marker, is_possible in can.items() if not is_possible}
@@ -284,10 +286,12 @@ class Pipeline:
         }
         self.bootstrap_servers = bootstrap_servers
         self.started: list[Program] = []
+        self._scripts: list[Program] = []  # of these, which start nothing themselves
 
     def start(self, program: str, *arguments: str, **environment: str) -> Program:
         """Start one of our scripts, or another program."""
-        command = [sys.executable, HERE / program] if program.endswith(".py") else [program]
+        is_script = program.endswith(".py")
+        command = [sys.executable, HERE / program] if is_script else [program]
         process = subprocess.Popen(
             [*command, *arguments],
             env=self.environment | environment,
@@ -297,8 +301,11 @@ class Pipeline:
             text=True,
             cwd=self.data,
         )
-        self.started.append(Program(process))
-        return self.started[-1]
+        started = Program(process)
+        self.started.append(started)
+        if is_script:
+            self._scripts.append(started)
+        return started
 
     def command(self, name: str, *arguments: str, **environment: str) -> Program:
         """Start a command of `python -m pipeline`."""
@@ -344,6 +351,11 @@ class Pipeline:
         """Kill whatever still runs."""
         for program in self.started:
             if program.process.poll() is None:
+                if program not in self._scripts:
+                    # It may have started programs that only it knows, and ends them when asked to.
+                    program.process.terminate()
+                    with suppress(subprocess.TimeoutExpired):
+                        program.process.wait(30)
                 program.process.kill()
             program.ends()
 
