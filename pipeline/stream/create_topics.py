@@ -1,12 +1,13 @@
-"""The topics of the pipeline: made where they are missing, checked where somebody else made them.
+"""The topics of the pipeline: created where they are missing, checked where another program did it.
 
-A broker that makes topics by itself gives them its own defaults as soon as any client asks for one.
-Those may not fit: too few partitions, too little room for a dead letter, or a clean-up that deletes
+A broker may create a topic by itself as soon as any client asks for it, with its own defaults.
+These may not fit: too few partitions, too little room for a dead letter, or a clean-up that deletes
 all but the newest message of each source.
 """
 
+import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
@@ -22,6 +23,8 @@ from kafka.errors import (
 
 from pipeline.messages import DEAD_LETTERS
 from pipeline.stages import STAGES
+from pipeline.stream.kafka_python import topic_configs
+from pipeline.terminal import say
 
 PARTITIONS = 16
 CLEANUP = "cleanup.policy"
@@ -34,51 +37,70 @@ TOPICS: dict[str, dict[str, str]] = {
 }
 
 
-TopicIds = dict[str, str | None]  # by topic; one that is made again has another; Kafka 2.8 or newer
+# By topic; a topic that is created again gets another id. A Kafka before 2.8 has no ids.
+TopicIds = dict[str, str | None]
 
 
-@dataclass
-class Findings:
-    """What was wrong with topics that were there, as lines for people."""
+class Topics:
+    """The topics of the pipeline, as this program has seen them last."""
 
-    changed: list[str] = field(default_factory=list)  # is right now
-    kept: list[str] = field(default_factory=list)  # is as it was, and what to do
+    def __init__(self) -> None:
+        self.ids: TopicIds = {}
+        self._lock = threading.Lock()
+        self._said: set[str] = set()  # what is wrong and stays so; each is said once
+
+    def create(self, admin: KafkaAdminClient) -> None:
+        """Create the topics that are missing; say which were deleted. Raises `KafkaError`."""
+        missing = TOPICS.keys() - set(admin.list_topics())
+        if missing:
+            _create(admin, missing)
+        found = {
+            topic["name"]: topic.get("topic_id") for topic in admin.describe_topics(list(TOPICS))
+        }
+        with self._lock:
+            before, self.ids = self.ids, found
+        for topic, topic_id in before.items():
+            if found.get(topic) != topic_id:
+                self._said.clear()
+                say(f"the topic {topic} was deleted, with all that was in it, and is made again")
+
+    def check(self, admin: KafkaAdminClient) -> None:
+        """Mend topics that another program created, and say so, where Kafka allows it.
+
+        Raises `KafkaError`.
+        """
+        for line in [*_check_partitions(admin), *_check_settings(admin)]:
+            if line not in self._said:
+                self._said.add(line)
+                say(line)
 
 
-def create_topics(admin: KafkaAdminClient) -> TopicIds:
-    """Make the missing topics; the ids of all. Raises `KafkaError`."""
-    missing = TOPICS.keys() - set(admin.list_topics())
-    if missing:
-        new = {topic: {"num_partitions": PARTITIONS, "configs": TOPICS[topic]} for topic in missing}
-        for made in admin.create_topics(new, raise_errors=False)["topics"]:
-            error = for_code(made["error_code"])
-            # Another stage may make them at the same time.
-            if error not in (NoError, TopicAlreadyExistsError):
-                raise error(f"cannot make the topic {made['name']}: {made['error_message']}")
-        admin.wait_for_topics(list(missing))
-    return {one["name"]: one.get("topic_id") for one in admin.describe_topics(list(TOPICS))}
+def _create(admin: KafkaAdminClient, topics: Iterable[str]) -> None:
+    new = {topic: {"num_partitions": PARTITIONS, "configs": TOPICS[topic]} for topic in topics}
+    for created in admin.create_topics(new, raise_errors=False)["topics"]:
+        error = for_code(created["error_code"])
+        # Another program may create them at the same time.
+        if error not in (NoError, TopicAlreadyExistsError):
+            raise error(f"cannot make the topic {created['name']}: {created['error_message']}")
+    admin.wait_for_topics(list(new))
 
 
-def check_topics(admin: KafkaAdminClient) -> Findings:
-    """Put topics right that somebody else has made, where Kafka allows it. Raises `KafkaError`."""
-    findings = Findings()
-    _check_partitions(admin, findings)
-    _check_settings(admin, findings)
-    return findings
+def _check_partitions(admin: KafkaAdminClient) -> Iterator[str]:
+    """Add missing partitions to topics, and say so.
 
-
-def _check_partitions(admin: KafkaAdminClient, findings: Findings) -> None:
-    """Give a topic all its partitions while it has no messages, which would change theirs."""
+    A topic with messages stays as it is: with more partitions, the next message of a source might
+    come to another partition than those before it.
+    """
     for topic in admin.describe_topics(list(TOPICS)):
         name, number = topic["name"], len(topic["partitions"])
-        have_leaders = all(one["leader_id"] >= 0 for one in topic["partitions"])
+        have_leaders = all(partition["leader_id"] >= 0 for partition in topic["partitions"])
         if not 0 < number < PARTITIONS or not have_leaders:
             continue
         partitions = [TopicPartition(name, partition) for partition in range(number)]
         ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
         what = f"the topic {name} has {number} partitions instead of {PARTITIONS}"
         if any(end.offset for end in ends.values()):
-            findings.kept.append(
+            yield (
                 f"{what}, and messages, so they stay: at most {number} copies of a stage share them"
             )
             continue
@@ -87,16 +109,16 @@ def _check_partitions(admin: KafkaAdminClient, findings: Findings) -> None:
         except InvalidPartitionsError:
             pass  # another program has just added them
         except AuthorizationError:
-            findings.kept.append(f"{what}; give this user the right to ALTER it, or add them")
+            yield f"{what}; give this user the right to ALTER it, or add them"
         except BrokerResponseError as error:
-            findings.kept.append(f"{what}; Kafka does not add them: {error}")
+            yield f"{what}; Kafka does not add them: {error}"
         else:
             _wait_for_partitions(admin, name)
-            findings.changed.append(f"the topic {name} had {number} partitions; now {PARTITIONS}")
+            yield f"the topic {name} had {number} partitions; now {PARTITIONS}"
 
 
 def _wait_for_partitions(admin: KafkaAdminClient, name: str) -> None:
-    """Wait until brokers tell of them: a consumer asks once, and then only every five minutes."""
+    """Wait until the brokers know the partitions: a consumer asks again only after five minutes."""
     end = time.monotonic() + 10
     while len(admin.describe_topics([name])[0]["partitions"]) < PARTITIONS:
         if time.monotonic() > end:
@@ -104,19 +126,18 @@ def _wait_for_partitions(admin: KafkaAdminClient, name: str) -> None:
         time.sleep(0.05)
 
 
-def _check_settings(admin: KafkaAdminClient, findings: Findings) -> None:
-    """Set what somebody else's settings would spoil."""
+def _check_settings(admin: KafkaAdminClient) -> Iterator[str]:
+    """Set what the settings of another program would spoil, and say so."""
     topics = ConfigResourceType.TOPIC
     asked = [ConfigResource(topics, name, list(wanted)) for name, wanted in TOPICS.items()]
-    settings = admin.describe_configs(asked, config_filter="all").get("topic", {})
-    # kafka-python leaves out why a topic's settings were not given: the right is missing.
+    settings = topic_configs(admin, asked)
     if hidden := [name for name in TOPICS if not settings.get(name)]:
-        findings.kept.append(
+        yield (
             f"the settings of {', '.join(hidden)} can't be checked: give this user the right to "
             "DESCRIBE_CONFIGS of them"
         )
     for name, wanted in TOPICS.items():
-        has = {key: setting["value"] for key, setting in settings.get(name, {}).items()}
+        has = settings.get(name, {})
         wrong = {
             key: value
             for key, value in wanted.items()
@@ -129,9 +150,9 @@ def _check_settings(admin: KafkaAdminClient, findings: Findings) -> None:
         answer = admin.alter_configs([ConfigResource(topics, name, wrong)], raise_on_unknown=False)
         error = answer["topic"][name]
         if error == "OK":
-            findings.changed.append(f"the topic {name} had {was}; now {must}")
+            yield f"the topic {name} had {was}; now {must}"
         else:
-            findings.kept.append(f"the topic {name} has {was}: set {must}; Kafka refuses: {error}")
+            yield f"the topic {name} has {was}: set {must}; Kafka refuses: {error}"
 
 
 def _fits(key: str, value: str, wanted: str) -> bool:

@@ -8,6 +8,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from pipeline.errors import InvalidInput
 from pipeline.messages import DEAD_LETTERS, NOTIFICATIONS, moment
 from pipeline.stages import CONSUMING_STAGES
+from pipeline.stream.kafka_python import writable
 from pipeline.terminal import printable
 
 SENT_BACK = "dead-letter"  # header of a record that was sent back: which dead letter it was
@@ -22,11 +23,7 @@ def dead_letter(
     record: ConsumerRecord, stage: str, reason: InvalidInput
 ) -> tuple[dict[str, Any], str]:
     """The record as a dead letter of the stage, and why, so that it can be printed."""
-    # kafka-python reads nulls that it can't write: in a header, and both in key and value.
-    came = [(name, value or b"") for name, value in record.headers]
-    key, value = record.key, record.value
-    if value is None and key is None:
-        value = b""
+    key, value, came = writable(record)
     parts = [key, key, value, *(part for name, content in came for part in (name, content))]
     size = sum(map(len, filter(None, parts)))  # the key goes among the headers as well
     if size > LARGEST:
@@ -90,7 +87,7 @@ class DeadLetter:
         return self.origin.get("stage") == "image_receiving" and "topic" not in self.origin
 
     def outgoing(self) -> dict[str, Any]:
-        """The original record as kafka-python sends it, marked as sent back."""
+        """The original record as a producer sends it, marked as sent back."""
         headers = [
             (name, value)
             for name, value in self.record.headers

@@ -11,7 +11,7 @@ The next transaction of the same transactional id that has the partition ends bo
 if it commits, the hanging records become true, and if it aborts, they are lost. So an empty
 transaction over the partitions that hang mends them, in the right way as long as Kafka still knows
 how the hanging transaction ended. It forgets that when a producer asks for the id anew
-(InitProducerId, kafka-python's `init_transactions`), which is why a program must look before. What
+(InitProducerId, a producer's `init_transactions`), which is why a program must look before. What
 can't be seen is one that hangs behind a later transaction which is still open: what is aborted with
 it is sent by the audit.
 """
@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import TransactionDescription, TransactionState
@@ -39,6 +39,7 @@ from pipeline.errors import FatalError
 from pipeline.stages import CONSUMING_STAGES, IMAGE_EVENT_ALERT, IMAGE_RECEIVING
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
+from pipeline.stream.kafka_python import end_empty_transaction
 from pipeline.stream.positions import partition_name
 
 OFFSETS = "__consumer_offsets"
@@ -201,22 +202,15 @@ def mend(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> st
     What nobody makes again, in doubt and only if the offsets don't hang, are lines of why an image
     is no event, whom to tell of an event, and dead letters, which the audit then misses.
     """
-    transactions = producer._transaction_manager
-    # An empty transaction, of which kafka-python knows only through what it does for a full one.
-    transactions.begin_transaction()
-    topics = [one for one in found.partitions if one.topic != OFFSETS]
-    steps = []
-    if topics:
-        with transactions._lock:
-            transactions._new_partitions_in_transaction.update(topics)
-            adding = transactions._add_partitions_to_transaction_handler()
-            transactions._enqueue_request(adding)
-        steps.append(adding.result)
-    if found.group:  # also where we may not look whether its offsets hang; it does no harm
-        steps.append(transactions.send_offsets_to_transaction({}, found.group))
-    _wait_for(producer, steps)
     is_commit = found.end == "commit"
-    _wait_for(producer, [transactions.begin_commit() if is_commit else transactions.begin_abort()])
+    # The group is in it also where we may not look whether its offsets hang: it does no harm.
+    end_empty_transaction(
+        producer,
+        [partition for partition in found.partitions if partition.topic != OFFSETS],
+        found.group,
+        is_commit=is_commit,
+        seconds=PATIENCE,
+    )
     # Kafka answers before it writes the markers.
     end = time.monotonic() + PATIENCE
     while any(one.producer_id == found.producer_id for one in _open(admin, found.partitions)):
@@ -224,13 +218,6 @@ def mend(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> st
             raise KafkaTimeoutError(f"a transaction of {found.transactional_id} still hangs")
         time.sleep(PAUSE)
     return "committed" if is_commit else "aborted"
-
-
-def _wait_for(producer: KafkaProducer, steps: Iterable[Any]) -> None:
-    producer._sender.wakeup()
-    for step in steps:
-        if not step.wait(PATIENCE * 1000):
-            raise KafkaTimeoutError(f"no answer in {PATIENCE} s")
 
 
 def _described(admin: KafkaAdminClient, transactional_id: str) -> TransactionDescription | None:

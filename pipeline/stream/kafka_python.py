@@ -1,21 +1,63 @@
-"""Work-arounds for faults of kafka-python 3.0.12, each with where it is in its source."""
+"""Every work-around for a fault of kafka-python 3.0.12, in this one file.
 
-from collections.abc import Callable
+Each says which issue of https://github.com/dpkp/kafka-python it is about, or, where we have found
+none, where in the library's source the fault is.
+"""
 
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource
 from kafka.cluster import ClusterMetadata
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    LeaderNotAvailableError,
+    RetriableError,
+    UnknownBrokerIdError,
+)
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
-# A client that asks for a topic which isn't there would make it, with the broker's defaults. The
-# option of this name is not handed on (net/manager.py), so its default goes.
-ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
+from pipeline.stream.positions import partition_name
 
-# What a broker says right before it closes the connection, such as why it refuses a login, is
-# thrown away where both are read together (_read_from_sock in net/transport.py). So what was said
-# is given first; the end of the connection is found again by the next read.
+T = TypeVar("T")
 Receive = Callable[[KafkaTCPTransport], tuple[bytes, Exception | None]]
 
+# Errors that pass by themselves. A partition without a leader is reported as the unknown broker -1,
+# which `RetriableError` doesn't cover (`get_connection` in net/manager.py).
+TRANSIENT = (RetriableError, UnknownBrokerIdError)
 
-def _before_the_end(receive: Receive) -> Receive:
+# A shorter poll interrupts a consumer that joins its group, and the join is lost for good
+# (`join_group_async` in coordinator/base.py; issue 2692 is another effect of short polls).
+POLL_MILLISECONDS = 500
+
+
+# Connections
+
+
+def never_create_topics() -> None:
+    """Keep clients from creating the topics that they ask for, with the broker's defaults.
+
+    A client's option `allow_auto_create_topics`, which issue 2083 recommends, has no effect:
+    net/manager.py doesn't hand it on to `ClusterMetadata`. So its default is changed.
+    """
+    ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
+
+
+def read_before_the_end(receive: Receive) -> Receive:
+    """Return what was received before the error that was found behind it.
+
+    What a broker says right before it closes the connection, such as why it refuses a login, is
+    thrown away if both are read together (`_read_from_sock` in net/transport.py). The next read
+    finds the end of the connection again.
+    """
+
     def receive_before_the_end(transport: KafkaTCPTransport) -> tuple[bytes, Exception | None]:
         received, error = receive(transport)
         return (received, None) if received else (received, error)
@@ -23,5 +65,180 @@ def _before_the_end(receive: Receive) -> Receive:
     return receive_before_the_end
 
 
+never_create_topics()
 for _transport in (KafkaTCPTransport, KafkaSSLTransport):
-    _transport._sock_recv = _before_the_end(_transport._sock_recv)
+    _transport._sock_recv = read_before_the_end(_transport._sock_recv)
+
+
+class ConnectionFailures(logging.Handler):
+    """Why connections failed, which nothing but the library's log says.
+
+    `_do_bootstrap` in net/manager.py goes on trying instead of raising; pull request 2994 has it
+    raise for some of the later connections.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[str] = []  # the oldest first
+        logging.getLogger("kafka").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the reason in a line of the log, if it has one."""
+        found = re.search(r"^Bootstrap connection .*? failed: (.*) \(backoff", record.getMessage())
+        if found:
+            self.reasons.append(re.sub(r" \(_ssl.*?\)$", "", found[1]))
+
+
+def is_forbidden(error: Exception) -> bool:
+    """Whether Kafka's access rules are the reason of this error, which may be wrapped in another.
+
+    A producer's transaction raises a `KafkaError` that only quotes its reason
+    (`_maybe_fail_with_error` in producer/transaction_manager.py).
+    """
+    return "AuthorizationFailed" in str(error)
+
+
+# Questions to Kafka
+
+
+def partition_offsets(
+    ask: Callable[[Iterable[TopicPartition]], Mapping[TopicPartition, int]],
+    partitions: Iterable[TopicPartition],
+) -> dict[TopicPartition, int]:
+    """What a consumer's `beginning_offsets` or `end_offsets` says. Raises `KafkaError`.
+
+    They raise a `KeyError` for a partition without a leader (`beginning_or_end_offset` in
+    consumer/fetcher.py; issue 2611 is the same elsewhere).
+    """
+    try:
+        return dict(ask(partitions))
+    except KeyError as error:
+        raise LeaderNotAvailableError(
+            f"{partition_name(error.args[0])} has no broker that leads it"
+        ) from error
+
+
+def topic_configs(
+    admin: KafkaAdminClient, asked: Sequence[ConfigResource]
+) -> dict[str, dict[str, str]]:
+    """The settings of topics, by name; a topic whose settings this user may not see has none.
+
+    The error that says so is dropped (`_describe_configs_process_responses` in admin/_configs.py).
+    Raises `KafkaError`.
+    """
+    topics = admin.describe_configs(asked, config_filter="all").get("topic", {})
+    return {
+        name: {key: setting["value"] for key, setting in settings.items()}
+        for name, settings in topics.items()
+    }
+
+
+# Consumers
+
+
+def forget_fetched(consumer: KafkaConsumer) -> None:
+    """Make a consumer drop what it has fetched, and what it is assigned.
+
+    A record that can't be read, such as one with a header whose name isn't UTF-8, stays with the
+    consumer after the `CorruptRecordError`, and asked for more, the consumer turns in a circle for
+    ever (`PartitionRecords` in consumer/fetcher.py is not drained).
+    """
+    consumer.assign([])
+    consumer.poll(timeout_ms=0)
+
+
+# Producers
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """The result of a call that may never return. Raises `KafkaTimeoutError` after so long.
+
+    A transaction waits for ever if its broker dies at the wrong moment, even when the broker is
+    back (`wait` in producer/transaction_manager.py gets no limit from producer/kafka.py).
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(call())
+        except Exception as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return result.result(seconds)
+    except TimeoutError:
+        raise KafkaTimeoutError(f"no answer in {seconds:g} s") from None
+
+
+def send_all(producer: KafkaProducer, messages: Iterable[Mapping[str, Any]]) -> None:
+    """Send messages in a transaction; return once Kafka has them all. Raises `KafkaError`.
+
+    When Kafka answers a message with an error such as 45 or 47, the library forgets the open
+    transaction, and would then confirm a commit of nothing (`bump_producer_id_and_epoch` in
+    producer/transaction_manager.py). So every message is awaited before the commit.
+    """
+    futures = [producer.send(**message) for message in messages]
+    producer.flush()
+    for future in futures:
+        future.get()
+
+
+def close_producer(producer: KafkaProducer) -> None:
+    """Close a producer, whether Kafka is there or not.
+
+    If Kafka is away, `close` raises from its first step, `flush`, and leaves the producer's thread
+    behind (producer/kafka.py; pull request 3108 is about the same).
+    """
+    try:
+        producer.close(1)
+    except KafkaError:
+        producer._sender.force_close()
+
+
+def writable(record: ConsumerRecord) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
+    """The key, value and headers of a record as a producer can send them.
+
+    A record may have nulls that a consumer reads and a producer refuses: as the value of a header,
+    and as both key and value (`send` in producer/kafka.py).
+    """
+    headers = [(name, value or b"") for name, value in record.headers]
+    if record.key is None and record.value is None:
+        return None, b"", headers
+    return record.key, record.value, headers
+
+
+def end_empty_transaction(
+    producer: KafkaProducer,
+    partitions: Sequence[TopicPartition],
+    group: str,
+    *,
+    is_commit: bool,
+    seconds: float,
+) -> None:
+    """Commit or abort a transaction without records over partitions and a group's offsets, if any.
+
+    No public call adds a partition to a transaction without sending a record to it. Raises
+    `KafkaError`.
+    """
+    transactions = producer._transaction_manager
+    transactions.begin_transaction()
+    steps = []
+    if partitions:
+        with transactions._lock:
+            transactions._new_partitions_in_transaction.update(partitions)
+            adding = transactions._add_partitions_to_transaction_handler()
+            transactions._enqueue_request(adding)
+        steps.append(adding.result)
+    if group:
+        steps.append(transactions.send_offsets_to_transaction({}, group))
+    _wait_for(producer, steps, seconds)
+    end = transactions.begin_commit if is_commit else transactions.begin_abort
+    _wait_for(producer, [end()], seconds)
+
+
+def _wait_for(producer: KafkaProducer, steps: Iterable[Any], seconds: float) -> None:
+    producer._sender.wakeup()
+    for step in steps:
+        if not step.wait(seconds * 1000):
+            raise KafkaTimeoutError(f"no answer in {seconds:g} s")

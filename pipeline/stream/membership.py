@@ -14,12 +14,13 @@ from kafka.coordinator.base import MemberState
 from kafka.errors import CorruptRecordError, KafkaError
 
 from pipeline.store.instance_lock import InstanceLock
-from pipeline.stream.connection import TRANSIENT, Kafka
+from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TopicIds
 from pipeline.stream.deduplication import Deduplicator
 from pipeline.stream.expired import OFFSET_ERRORS, ExpiredMessages
 from pipeline.stream.groups import leave_stuck_group
 from pipeline.stream.hanging import end_if_hanging
+from pipeline.stream.kafka_python import POLL_MILLISECONDS, TRANSIENT
 from pipeline.stream.positions import RecordPosition
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import transactional_producer
@@ -72,7 +73,7 @@ class GroupMember:
             self._failures += 1
 
     def _join(self, kafka: Kafka, closing: ExitStack) -> Membership:
-        topic_ids = kafka.topic_ids
+        topic_ids = kafka.topics.ids
         kafka.check()
         producer = transactional_producer(kafka, self.lock.name, closing)
         consumer = KafkaConsumer(
@@ -97,8 +98,7 @@ class GroupMember:
         checked = time.monotonic()
         while not self.kafka.stop:
             try:
-                # kafka-python loses a join to the group for good when a shorter poll interrupts it.
-                polled = membership.consumer.poll(timeout_ms=500, max_records=BATCH)
+                polled = membership.consumer.poll(POLL_MILLISECONDS, max_records=BATCH)
             except CorruptRecordError:
                 if self._set_aside_unreadable(membership):
                     continue

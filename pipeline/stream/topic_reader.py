@@ -1,15 +1,15 @@
 """What the topics hold, read beside the stages' groups as readers of committed messages see it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import CorruptRecordError, KafkaTimeoutError, LeaderNotAvailableError
+from kafka.errors import CorruptRecordError, KafkaTimeoutError
 
 from pipeline.stream.connection import Kafka
-from pipeline.stream.positions import partition_name
+from pipeline.stream.kafka_python import forget_fetched, partition_offsets
 
 PATIENCE = 60  # seconds without a record; Kafka ends a dead program's transaction in 21 at most
 
@@ -33,11 +33,11 @@ class TopicReader:
 
     def beginning_offsets(self, topic: str) -> dict[TopicPartition, int]:
         """The oldest offset of each partition that there is still."""
-        return _offsets(self._reader.beginning_offsets, self._partitions(topic))
+        return partition_offsets(self._reader.beginning_offsets, self._partitions(topic))
 
     def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
         """The offset after each partition's last record, open transactions' records counted."""
-        return _offsets(self._ends.end_offsets, self._partitions(topic))
+        return partition_offsets(self._ends.end_offsets, self._partitions(topic))
 
     def since(self, topic: str, seconds: float) -> dict[TopicPartition, int]:
         """The offset of each partition's first record from this time on, or its end."""
@@ -62,11 +62,11 @@ class TopicReader:
     def skip(self, consumer: KafkaConsumer) -> list[tuple[TopicPartition, int]]:
         """Lead a consumer whose poll has failed past the records that can't be read: these.
 
-        kafka-python gives up on a record whose header has a name that isn't UTF-8, and on those
-        that were sent together with it, without saying where.
+        The error of the poll doesn't say which these are. Records that were sent together with one
+        that can't be read can't be read, either.
         """
         skipped = []
-        ends = _offsets(self._reader.end_offsets, consumer.assignment())
+        ends = partition_offsets(self._reader.end_offsets, consumer.assignment())
         for partition, end in ends.items():
             offset = consumer.position(partition)
             if offset < end and None in self._polls(partition, offset, offset + 1):
@@ -78,10 +78,7 @@ class TopicReader:
         self, partition: TopicPartition, offset: int, end: int
     ) -> Iterator[list[ConsumerRecord] | None]:
         """What each poll has found on the way from `offset` to `end`; None: what can't be read."""
-        # What kafka-python keeps of a record that it could not read goes when nothing is assigned;
-        # asked for it once more, it would turn in a circle for ever.
-        self._reader.assign([])
-        self._reader.poll(timeout_ms=0)
+        forget_fetched(self._reader)
         self._reader.assign([partition])
         self._reader.seek(partition, offset)
         last = time.monotonic()
@@ -103,18 +100,3 @@ class TopicReader:
     def _partitions(self, topic: str) -> list[TopicPartition]:
         numbers = self._ends.partitions_for_topic(topic) or ()
         return [TopicPartition(topic, number) for number in sorted(numbers)]
-
-
-def _offsets(
-    ask: Callable[[Iterable[TopicPartition]], Mapping[TopicPartition, int]],
-    partitions: Iterable[TopicPartition],
-) -> dict[TopicPartition, int]:
-    """The offsets that Kafka is asked for. Raises `KafkaError`, also where it can't tell now."""
-    try:
-        return dict(ask(partitions))
-    except KeyError as error:
-        # kafka-python 3.0.12 (beginning_or_end_offset) trips over a partition without a leader.
-        partition = error.args[0]
-        raise LeaderNotAvailableError(
-            f"{partition_name(partition)} has no broker that leads it"
-        ) from error

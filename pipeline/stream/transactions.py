@@ -1,8 +1,6 @@
 """Transactions: messages and offsets that become true together, or not at all."""
 
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,11 +10,11 @@ from kafka import (
     OffsetAndMetadata,
     TopicPartition,
 )
-from kafka.errors import KafkaError, KafkaTimeoutError
 
 from pipeline.messages import Message, dump
 from pipeline.stream.connection import Kafka
 from pipeline.stream.hanging import end_if_hanging
+from pipeline.stream.kafka_python import close_producer, send_all, within
 
 TRANSACTION_SECONDS = 10  # until a transaction is given up; Kafka ends it a second later
 
@@ -33,35 +31,19 @@ def transact(
     `KafkaError`; whether the transaction was committed then, only Kafka knows: a new producer of
     the same name ends it, and after that the committed offsets tell.
     """
-    outcome: Future[None] = Future()
 
     def run() -> None:
-        try:
-            producer.begin_transaction()
-            sent = [producer.send(**message) for message in outgoing]
-            if offsets:
-                producer.send_offsets_to_transaction(offsets, group)
-            # kafka-python 3.0.12 forgets a transaction when Kafka answers a message with an error
-            # such as 45 or 47 (bump_producer_id_and_epoch), and then commits nothing without a
-            # word. So every message must be there before the commit is asked for.
-            producer.flush()
-            for message_sent in sent:
-                message_sent.get()
-            producer.commit_transaction()
-            outcome.set_result(None)
-        except Exception as error:
-            outcome.set_exception(error)
+        producer.begin_transaction()
+        send_all(producer, outgoing)
+        if offsets:
+            producer.send_offsets_to_transaction(offsets, group)
+        producer.commit_transaction()
 
-    # kafka-python waits for ever when a broker dies at the wrong moment, even once it is back.
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        outcome.result(TRANSACTION_SECONDS)
-    except TimeoutError:
-        raise KafkaTimeoutError(f"no answer in {TRANSACTION_SECONDS} s") from None
+    within(TRANSACTION_SECONDS, run)
 
 
 def outgoing_message(topic: str, message: Message) -> dict[str, Any]:
-    """A message as kafka-python sends it; the key keeps each source in order."""
+    """A message as a producer sends it; its key keeps each source in order."""
     return {"topic": topic, "key": message.key.encode(), "value": dump(message)}
 
 
@@ -89,13 +71,6 @@ def unchecked_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProd
         retry_backoff_ms=5,
         max_request_size=32 * 2**20,
     )
-
-    def close() -> None:
-        try:
-            producer.close(1)
-        except KafkaError:  # as when Kafka is away; then close() leaves its thread behind
-            producer._sender.force_close()
-
-    closing.callback(close)
+    closing.callback(close_producer, producer)
     producer.init_transactions()
     return producer

@@ -3,8 +3,6 @@
 That is what was set aside and why, why an image is no event, and which events are new.
 """
 
-import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -26,6 +24,7 @@ from pipeline.messages import (
 )
 from pipeline.settings import Settings
 from pipeline.stop_signal import StopSignal
+from pipeline.stream.availability import Availability
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.topic_reader import TopicReader
@@ -47,28 +46,34 @@ REASONS = {
 }
 
 
-class Watched(Kafka):
-    """The way to Kafka for somebody who only looks.
+class ShownAvailability(Availability):
+    """Shows on the pages that Kafka is away, and waits without end."""
 
-    It makes no topics, waits without end, and what is wrong is for the pages, not the terminal.
-    """
-
-    def __init__(self, settings: Settings, stop: StopSignal, index: Index) -> None:
+    def __init__(self, settings: Settings, index: Index) -> None:
+        super().__init__(settings)
         self._index = index
-        super().__init__(dataclasses.replace(settings, kafka_wait=math.inf), stop)
-        self.options["request_timeout_ms"] = 10_000  # so long it asks a new Kafka for old topics
 
-    def _make_topics(self) -> None:
-        """None: those that aren't there have nothing to show."""
-
-    def _is_away(self, reason: str, patience: float = 0) -> None:  # noqa: ARG002
+    def away(self, reason: str, patience: float = 0) -> None:  # noqa: ARG002
+        """Show that Kafka is away."""
         words = "Events are shown without it; what was set aside, and why, isn't."
         self._index.set_trouble(
-            "kafka", f"Kafka at {self._where} can't be reached: {reason}. {words}"
+            "kafka", f"Kafka at {self.where} can't be reached: {reason}. {words}"
         )
 
-    def _is_there(self) -> None:
+    def there(self) -> None:
+        """Show no error any more."""
         self._index.set_trouble("kafka", "")
+
+
+class Watched(Kafka):
+    """The way to Kafka for a program that only reads: it creates no topics."""
+
+    def __init__(self, settings: Settings, stop: StopSignal, index: Index) -> None:
+        super().__init__(settings, stop, ShownAvailability(settings, index))
+        self.options["request_timeout_ms"] = 10_000  # so long it asks a new Kafka for old topics
+
+    def make_topics(self) -> None:
+        """Create none: a topic that isn't there has nothing to show."""
 
 
 class TopicFollower:
