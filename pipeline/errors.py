@@ -1,6 +1,6 @@
-"""The errors that this project raises itself: one tree, by what is to be done about them.
+"""The errors that this project raises: a kind for each thing to do about them.
 
-The text of each is one line for people: what was wrong, the value seen, and what to do about it.
+The text of an error is one line for people: what is wrong, the value seen, and what to do about it.
 """
 
 

@@ -1,4 +1,4 @@
-"""Faults that pass: said, and tried again with growing pauses, for as long as it takes."""
+"""Retries after transient errors, with growing pauses, for as long as it takes."""
 
 from tenacity import RetryCallState, retry, retry_if_exception_type, wait_exponential
 
@@ -12,7 +12,7 @@ def _say_again(state: RetryCallState) -> None:
     say(f"{what}; trying again in {pause:g} s")
 
 
-# Without limit: nothing may be lost, and a stage that is told to stop ends all the same.
+# A decorator without limit: nothing may be lost, and a stage that is asked to stop ends anyway.
 retrying = retry(
     retry=retry_if_exception_type((TransientError, MemoryError)),
     wait=wait_exponential(max=30),

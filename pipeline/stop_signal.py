@@ -12,7 +12,7 @@ class StopSignal:
     """True once Ctrl-C, SIGTERM or the closing of the terminal has asked the program to end."""
 
     def __init__(self, status: int = 0, seconds: int = 4) -> None:
-        """A program that was stopped ends with `status`, after `seconds` at the latest."""
+        """A program that is stopped ends with `status`, at the latest after `seconds`."""
         self.status = status
         self._seconds = seconds
         self._asked = False
@@ -24,18 +24,18 @@ class StopSignal:
         return self._asked
 
     def wait(self, seconds: float) -> None:
-        """Let so much time pass, or less when asked to end."""
+        """Wait so long, or until the program is asked to end."""
         end = time.monotonic() + seconds
         while not self and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.05))
 
     def ask(self) -> None:
-        """Ask the program to end, as a signal does, but without a limit of time."""
+        """Ask the program to end, as a signal does, but without a limit in time."""
         self._asked = True
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
-        # kafka-python waits without limit for a Kafka that is away.
+        # A client of Kafka waits without limit for a Kafka that is away.
         signal.alarm(self._seconds)
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:

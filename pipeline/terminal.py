@@ -13,16 +13,17 @@ def say(line: str) -> None:
     encoding = sys.stdout.encoding
     line = line.encode(encoding, "backslashreplace").decode(encoding)
     try:
-        print(f"{line}\n", end="", flush=True)  # at once, so that threads don't mix lines
+        # The line and its end in one piece, so that the lines of threads don't mix.
+        print(f"{line}\n", end="", flush=True)
     except BrokenPipeError:
-        # Nobody reads any more (`| head`): end as other programs do, and let Python's own flush
-        # at exit find somewhere to write.
+        # Nobody reads any more, as behind `| head`: end as other programs do. Python flushes the
+        # output again when it ends, and then must find somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise Stopped(status=1) from None
 
 
 def printable(text: str) -> str:
-    """The text in one line, and so that nothing of it steers the terminal."""
+    """The text in one line, without characters that control a terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

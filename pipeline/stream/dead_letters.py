@@ -1,4 +1,4 @@
-"""Dead letters: what could not be used, byte for byte, with the reason in headers."""
+"""Dead letters: records that could not be used, byte for byte, with the reason in headers."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,20 +12,19 @@ from pipeline.stream.kafka_python import writable
 from pipeline.terminal import printable
 
 SENT_BACK = "dead-letter"  # header of a record that was sent back: which dead letter it was
-CONSUMED = {NOTIFICATIONS, *(stage.consumes for stage in CONSUMING_STAGES)}  # topics
-LARGEST = 2**21 - 2**16  # bytes of a record that the dead letters have room for
-
-
-ABOUT = "__connect.errors."  # Kafka Connect's names for a dead letter's headers
+# The topics whose records may become dead letters.
+CONSUMED = {NOTIFICATIONS, *(stage.consumes for stage in CONSUMING_STAGES)}
+LARGEST = 2**21 - 2**16  # bytes of a record that the topic of dead letters has room for
+ABOUT = "__connect.errors."  # beginning of our headers' names, as in Kafka Connect
 
 
 def dead_letter(
     record: ConsumerRecord, stage: str, reason: InvalidInput
 ) -> tuple[dict[str, Any], str]:
-    """The record as a dead letter of the stage, and why, so that it can be printed."""
+    """The record as a dead letter of the stage, and the reason, so that it can be printed."""
     key, value, came = writable(record)
     parts = [key, key, value, *(part for name, content in came for part in (name, content))]
-    size = sum(map(len, filter(None, parts)))  # the key goes among the headers as well
+    size = sum(map(len, filter(None, parts)))  # the key counts twice: a header has it, too
     if size > LARGEST:
         reason = InvalidInput(f"it takes {size} bytes, too many to keep, and is left where it is")
         came, key, value = [], None, b""

@@ -1,8 +1,9 @@
-"""Whether a message came twice: what it causes is published once all the same.
+"""Deduplication: a message that comes twice causes one message.
 
-Each message that a stage publishes carries the SHA-256 of the one that caused it, in a header. So
-the stage's own topic says what has been answered, whichever copy did it. It is asked only where
-there is doubt: not while a source's numbers rise, as they do when nothing comes twice.
+Each message that a stage publishes has a header with the SHA-256 of the message that caused it. So
+the topic that a stage publishes says which messages were processed, whichever copy of the stage did
+it. The topic is read only if a message may be repeated: as long as the numbers of a source's images
+rise, none is.
 """
 
 from contextlib import suppress
@@ -16,58 +17,66 @@ from pipeline.messages import MESSAGE_TYPES, ImageMessage, parse
 from pipeline.stream.topic_reader import TopicReader
 
 CAUSE = "cause"
-SLACK = 600  # seconds that the clocks of two machines may differ
+CLOCK_DIFFERENCE = 600  # seconds that the clocks of two machines may differ
 
 
 def cause(record: ConsumerRecord) -> bytes:
-    """What marks the messages that this record causes."""
+    """The header value of the messages that this record causes."""
     return sha256(record.value or b"").digest()
 
 
 class Deduplicator:
-    """What a stage's topic says of the records that the stage takes."""
+    """Which records a stage has processed, as far as the topic says that it publishes."""
 
     def __init__(self, topics: TopicReader, topic: str) -> None:
         self._topics = topics
         self._topic = topic
         self._generation = -1
-        self._asked: set[str] = set()  # sources, in this generation
-        self._newest: dict[str, int] = {}  # by source: the highest number that may be answered
-        self._answered: set[bytes] = set()
-        self._start: dict[TopicPartition, int] = {}  # what has been read of the topic
+        self._seen_sources: set[str] = set()  # in this generation of the group
+        self._newest: dict[str, int] = {}  # by source: the highest number that may be processed
+        self._causes: set[bytes] = set()  # of messages that are published
+        # The offsets between which the topic has been read.
+        self._start: dict[TopicPartition, int] = {}
         self._end: dict[TopicPartition, int] = {}
 
     def is_processed(self, record: ConsumerRecord, message: ImageMessage, generation: int) -> bool:
         """Whether the topic has what this record causes. Raises `KafkaError`.
 
-        In each generation of the group another copy may have come and gone in between.
+        With each generation of the group, partitions may come back that another copy had meanwhile,
+        so that nothing of what was seen before is certain.
         """
         if generation != self._generation:
             self._generation = generation
-            self._asked.clear()
-        is_new = message.source in self._asked and message.number > self._newest[message.source]
-        self._asked.add(message.source)
+            self._seen_sources.clear()
+        is_new = (
+            message.source in self._seen_sources and message.number > self._newest[message.source]
+        )
+        self._seen_sources.add(message.source)
         if not is_new:
             since = 0.0
             if message.received and message.received.timestamp() <= record.timestamp / 1000:
-                since = message.received.timestamp() - SLACK
+                since = message.received.timestamp() - CLOCK_DIFFERENCE
             self._read(since)
         self._note(message)
-        return not is_new and cause(record) in self._answered
+        return not is_new and cause(record) in self._causes
 
     def _note(self, message: ImageMessage) -> None:
         newest = self._newest.get(message.source, 0)
         self._newest[message.source] = max(newest, message.number)
 
     def _read(self, since: float) -> None:
-        """Read the topic from this time to its end, but for what has been read already."""
+        """Read the topic from this time to its end, without what has been read already."""
         topics, topic = self._topics, self._topic
         start = topics.since(topic, since) if since else topics.beginning_offsets(topic)
         end = topics.end_offsets(topic)
-        for low, high in [(start, self._start), (self._end, end)] if self._end else [(start, end)]:
-            for record in topics.read(low, high):
-                self._answered.update(value for name, value in record.headers if name == CAUSE)
+        gaps = [(start, self._start), (self._end, end)] if self._end else [(start, end)]
+        for first, last in gaps:
+            for record in topics.read(first, last):
+                self._causes.update(value for name, value in record.headers if name == CAUSE)
                 with suppress(InvalidInput):
                     self._note(parse(record.value, MESSAGE_TYPES[topic]))
-        self._start = {one: min(low, self._start.get(one, low)) for one, low in start.items()}
+        self._start = {
+            partition: min(offset, self._start.get(partition, offset))
+            for partition, offset in start.items()
+        }
         self._end = end

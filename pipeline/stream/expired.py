@@ -1,8 +1,8 @@
-"""What a stage does when Kafka deleted messages before it read them (retention, DeleteRecords).
+"""What a stage does when Kafka has deleted messages before the stage read them.
 
-With `auto_offset_reset="earliest"` kafka-python goes on with the oldest message that is left, in
-silence. With `"none"` it raises an error instead, and only then: so we can say what is missing, and
-the usual poll costs nothing more.
+Kafka deletes them when their retention time is over, or when someone asks for it (DeleteRecords). A
+consumer with `auto_offset_reset="earliest"` then goes on in silence with the oldest message that is
+left. With `"none"` its poll raises one of `OFFSET_ERRORS`, so that the stage can say what is lost.
 """
 
 from kafka import KafkaConsumer, TopicPartition
@@ -17,29 +17,30 @@ WHAT_TO_DO = "`python -m pipeline audit` names what is missing; a longer retenti
 
 
 class ExpiredMessages:
-    """Says which messages a stage will never read, each gap once, and leads the consumer on."""
+    """Says once of each gap which messages a stage will never read, and goes on behind the gap."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
-        self._said: set[str] = set()  # a rebalance or a new connection finds the same gap again
+        self._said: set[str] = set()  # lines; after a rebalance the same gap may be found again
 
     def skip(self, consumer: KafkaConsumer, topics: TopicReader, error: Exception) -> None:
-        """Seek to the next offset that there is, after one of `OFFSET_ERRORS` from `poll()`.
+        """Send the consumer to the next messages that there are, after this error of its poll.
 
-        Raises `KafkaError` when Kafka does not say where a partition begins.
+        Raises `KafkaError` if Kafka does not say where a partition begins.
         """
         next_offsets = _next_offsets(error)
         beginnings = topics.beginning_offsets(next(iter(next_offsets)).topic)
         for partition in sorted(next_offsets.keys() & consumer.assignment()):
             offset, beginning = next_offsets[partition], beginnings.get(partition)
             if beginning is None:
-                # A copy that starts again may get what it had of a topic that is another one now,
-                # with fewer partitions. kafka-python waits for the missing ones to come.
+                # The topic was created again with fewer partitions, and the group still assigns
+                # the old ones. The consumer waits until this partition comes.
                 consumer.seek_to_beginning(partition)
                 continue
-            # A log that lost its end, to a leader with fewer records, is read from there on.
-            is_left = isinstance(error, LogTruncationError) and (offset or 0) > beginning
-            consumer.seek(partition, offset if is_left else beginning)
+            # A truncated partition has lost its newest records, because its leader died before
+            # others had them. It is read from its new end on; any other from its new beginning.
+            is_truncated = isinstance(error, LogTruncationError) and (offset or 0) > beginning
+            consumer.seek(partition, offset if is_truncated else beginning)
             line = deleted_unread(partition, offset, beginning, self._stage)
             if line and line not in self._said:
                 self._said.add(line)
@@ -49,12 +50,12 @@ class ExpiredMessages:
 def deleted_unread(
     partition: TopicPartition, offset: int | None, beginning: int, stage: str
 ) -> str:
-    """The line about messages that Kafka deleted from `offset` on; nothing if there are none."""
+    """What to say of messages that Kafka deleted from `offset` on; empty if there are none."""
     where = partition_name(partition)
-    # A transaction ends with a marker, which takes an offset: one alone is no message.
+    # The last offset of a transaction is that of its end, so a single one is no message.
     if beginning - (offset or 0) < 2:
         return ""
-    if offset is None:  # Kafka forgets a group's offsets a week after its last member has left
+    if offset is None:  # Kafka forgets a group's offsets a week after its last member has left.
         return (
             f"{where}: Kafka deleted the messages before offset {beginning} (retention), and does "
             f"not know whether {stage} had read them; {WHAT_TO_DO}"
@@ -66,9 +67,9 @@ def deleted_unread(
 
 
 def _next_offsets(error: Exception) -> dict[TopicPartition, int | None]:
-    """The partitions that an error is about, and the offset that was to be read next, if any."""
+    """The partitions that the error is about, each with the offset to read next, if it is known."""
     if isinstance(error, LogTruncationError):
         found = error.divergent_offsets.items()
-        return {partition: one.offset if one else None for partition, one in found}
+        return {partition: position.offset if position else None for partition, position in found}
     (about,) = error.args
     return dict(about) if isinstance(about, dict) else dict.fromkeys(about)

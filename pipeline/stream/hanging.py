@@ -1,4 +1,4 @@
-"""Transactions that Kafka has acknowledged and not ended: found, said, and ended after all.
+"""Hanging transactions: finds those that Kafka has acknowledged and not ended, and ends them.
 
 Kafka ends a transaction in two steps. Its coordinator writes down the end (PrepareCommit), and
 acknowledges it; then a marker goes to each partition of the transaction, and the coordinator writes
@@ -11,9 +11,9 @@ The next transaction of the same transactional id that has the partition ends bo
 if it commits, the hanging records become true, and if it aborts, they are lost. So an empty
 transaction over the partitions that hang mends them, in the right way as long as Kafka still knows
 how the hanging transaction ended. It forgets that when a producer asks for the id anew
-(InitProducerId, a producer's `init_transactions`), which is why a program must look before. What
-can't be seen is one that hangs behind a later transaction which is still open: what is aborted with
-it is sent by the audit.
+(InitProducerId, a producer's `init_transactions`), which is why a program must look before. A
+transaction that hangs behind a later one which is still open can't be seen. What is aborted with it
+is sent again by the audit.
 """
 
 import re
@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
@@ -60,9 +60,9 @@ ENDING = (
     TransactionState.PREPARE_ABORT,
     TransactionState.PREPARE_EPOCH_FENCE,
 )
-PATIENCE = 10  # seconds; writing the markers takes milliseconds, loading the coordinator a second
+PATIENCE = 10  # seconds; the markers take milliseconds, and a coordinator loads for a second
 PAUSE = 0.02  # seconds between two questions
-SECOND_LOOK = 3  # seconds after the first one, before a transaction is said to hang
+SECOND_LOOK = 3  # seconds after the first look, which both must find that a transaction hangs
 
 
 class _Open(NamedTuple):
@@ -76,10 +76,10 @@ class _Open(NamedTuple):
 
 @dataclass(frozen=True)
 class Hanging:
-    """The last transaction of a transactional id: over, and not ended in some partitions."""
+    """The last transaction of a transactional id, which has not ended in some partitions."""
 
     transactional_id: str
-    producer_id: int  # which Kafka has given to it
+    producer_id: int  # which Kafka gave to the transactional id
     end: str  # commit, abort or unknown
     partitions: tuple[TopicPartition, ...]
     group: str  # whose offsets were in it; empty if it has none
@@ -96,58 +96,66 @@ def hanging(
 ) -> Hanging | None:
     """The last transaction of this id if it is over and hangs in some of the partitions.
 
-    The partitions of `__consumer_offsets` are looked at as well, if there is a group. What we have
-    no right to ask about is left out; a Kafka before 3.0 can't be asked at all. While Kafka still
-    ends a transaction, this waits. Raises `KafkaError`.
+    If there is a group, the partitions of `__consumer_offsets` are looked at as well. Partitions
+    that we have no right to ask about are left out, and a Kafka before 3.0 can't be asked at all.
+    While Kafka is still ending a transaction, this waits. Raises `KafkaError`.
 
-    There is no wrong alarm: Kafka begins a transaction before its first record is written, and says
-    that it is over after its last marker is. So a transaction that is open in a partition, then
-    over, and then still open there from the same offset on, has lost its marker.
+    There is no false alarm: Kafka begins a transaction before its first record is written, and says
+    that it is over after its last marker is written. So a transaction that is open in a partition,
+    then over, and then still open there from the same offset on, has lost its marker.
     """
     first = _described(admin, transactional_id)
     if not first:
         return None
     asked = [*partitions, *(_partitions(admin, [OFFSETS]) if group else ())]
-    suspects = {one for one in _open(admin, asked) if one.producer_id == first.producer_id}
+    suspects = {
+        transaction
+        for transaction in _open(admin, asked)
+        if transaction.producer_id == first.producer_id
+    }
     if not suspects:
         return None
     time.sleep(SECOND_LOOK)
     second = _described(admin, transactional_id)
-    found = suspects & _open(admin, {one.partition for one in suspects})
+    found = suspects & _open(admin, {transaction.partition for transaction in suspects})
     if not second or not found:
         return None
-    # Under another epoch it was not the last one of the id, whose end is the one that Kafka knows.
-    is_last = all(one.epoch == second.producer_epoch for one in found)
+    # Kafka knows how the id's last transaction ended, which had this epoch, and not the others.
+    is_last = all(transaction.epoch == second.producer_epoch for transaction in found)
     return Hanging(
         transactional_id,
         second.producer_id,
         ENDS[second.state] if is_last else "unknown",
-        tuple(sorted({one.partition for one in found})),
+        tuple(sorted({transaction.partition for transaction in found})),
         group,
     )
 
 
 def all_hanging(admin: KafkaAdminClient) -> list[Hanging]:
-    """All that hang of our programs' transactional ids, of those that we may ask about."""
+    """The hanging transactions of all our programs, as far as we may ask. Raises `KafkaError`."""
     try:
-        listed = [one for some in admin.list_transactions().values() for one in some]
+        listed = list(chain.from_iterable(admin.list_transactions().values()))
     except UnsupportedVersionError:
         return []
     partitions = _partitions(admin, TOPICS)
-    # Of the many ids that there may be, those of other hosts too, hardly any has begun something.
-    begun = {one.producer_id for one in _open(admin, [*partitions, *_partitions(admin, [OFFSETS])])}
-    ids = sorted(one.transactional_id for one in listed if one.producer_id in begun)
-    ours = filter(OURS.fullmatch, ids)
-    found = [hanging(admin, one, partitions, group_of(one)) for one in ours]
-    return [one for one in found if one]
+    # There may be many ids, also of other hosts. Hardly any of them has an open transaction.
+    looked_at = [*partitions, *_partitions(admin, [OFFSETS])]
+    producers = {transaction.producer_id for transaction in _open(admin, looked_at)}
+    ids = sorted(
+        transaction.transactional_id
+        for transaction in listed
+        if transaction.producer_id in producers and OURS.fullmatch(transaction.transactional_id)
+    )
+    found = [hanging(admin, name, partitions, group_of(name)) for name in ids]
+    return [transaction for transaction in found if transaction]
 
 
 def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 0) -> None:
-    """End the program with a line that says so if its last transaction hangs.
+    """Raise `FatalError` if the last transaction of this id hangs.
 
-    It must be asked before `init_transactions`, which makes Kafka forget how the transaction ended.
-    Ending is right: the program could do nothing, or, if its next transaction doesn't come to pass,
-    lose what was acknowledged. Raises `KafkaError`.
+    It must be called before `init_transactions`, which makes Kafka forget how the transaction
+    ended. The program must not go on: it would read nothing, or, if its next transaction were
+    aborted, lose what was acknowledged. Raises `KafkaError`.
     """
     with kafka.admin() as admin:
         _wait_for_leaders(admin, leader_seconds)
@@ -161,20 +169,21 @@ def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 
 
 
 def _wait_for_leaders(admin: KafkaAdminClient, seconds: float) -> None:
-    """Wait until each partition has a leader, who can be asked; not for ever, a broker may be dead.
+    """Wait so long until each partition has a leader that can be asked.
 
-    In a Kafka that has just started they have none for a moment, and nothing would seem to hang.
+    In a Kafka that has just started, partitions have none for a moment, and nothing would seem to
+    hang. If a broker is dead, its partitions have none for longer.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         topics = admin.describe_topics([*TOPICS, OFFSETS])
-        if all(one["leader_id"] >= 0 for topic in topics for one in topic["partitions"]):
+        if all(part["leader_id"] >= 0 for topic in topics for part in topic["partitions"]):
             break
         time.sleep(PAUSE)
 
 
 def said(found: Hanging) -> str:
-    """What has happened, in one line for the user."""
+    """What has happened, in one line for people."""
     first, *more = map(partition_name, found.partitions)
     where = f"{first} and {len(more)} more" if more else first
     return (
@@ -192,15 +201,15 @@ def mend(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> st
     In doubt that is right for our programs, since what is lost by it comes again, while a message
     that is there twice can't be taken back:
 
-    - If the group's offsets hang too, they are aborted with the messages, and the stage takes its
-      input again. What it has published already it knows by the header `cause`, and leaves out.
+    - If the group's offsets hang too, they are aborted with the messages, and the stage consumes
+      its input again. What it has published already it knows by the header `cause`, and leaves out.
       In the same way `image_receiving.py` sends again what is in its outbox.
-    - If the group's offsets don't hang, the input is done with, and either the messages were
+    - If the group's offsets don't hang, the input is consumed, and either the messages were
       published by a later try, or they are lost. The audit sees which it is, and sends the images,
       image events and alerts that are missing.
 
-    What nobody makes again, in doubt and only if the offsets don't hang, are lines of why an image
-    is no event, whom to tell of an event, and dead letters, which the audit then misses.
+    In the second case nobody makes again, if they are lost: the messages of why an image is no
+    event, the notifications, and the dead letters, which the audit then misses.
     """
     is_commit = found.end == "commit"
     # The group is in it also where we may not look whether its offsets hang: it does no harm.
@@ -213,7 +222,10 @@ def mend(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> st
     )
     # Kafka answers before it writes the markers.
     end = time.monotonic() + PATIENCE
-    while any(one.producer_id == found.producer_id for one in _open(admin, found.partitions)):
+    while any(
+        transaction.producer_id == found.producer_id
+        for transaction in _open(admin, found.partitions)
+    ):
         if time.monotonic() > end:
             raise KafkaTimeoutError(f"a transaction of {found.transactional_id} still hangs")
         time.sleep(PAUSE)
@@ -221,7 +233,7 @@ def mend(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> st
 
 
 def _described(admin: KafkaAdminClient, transactional_id: str) -> TransactionDescription | None:
-    """What Kafka says of the id's last transaction, if that is over and we may ask."""
+    """What Kafka says of the id's last transaction, if it is over and we may ask."""
     end = time.monotonic() + PATIENCE
     while True:
         is_late = time.monotonic() > end
@@ -230,7 +242,7 @@ def _described(admin: KafkaAdminClient, transactional_id: str) -> TransactionDes
         except (TransactionalIdNotFoundError, AuthorizationError, UnsupportedVersionError):
             return None
         except (CoordinatorLoadInProgressError, CoordinatorNotAvailableError):
-            # It has just been started, or has made its topic of transactions.
+            # Kafka has just been started, or has created its topic of transactions.
             if is_late:
                 raise
         else:
@@ -244,26 +256,26 @@ def _described(admin: KafkaAdminClient, transactional_id: str) -> TransactionDes
 
 
 def _open(admin: KafkaAdminClient, partitions: Iterable[TopicPartition]) -> set[_Open]:
-    """The transactions that are open in these partitions, but for topics that we may not read."""
+    """The transactions that are open in these partitions, without topics that we may not read."""
     found = set()
-    for _, some in groupby(sorted(set(partitions)), key=lambda one: one.topic):
+    for _, some in groupby(sorted(set(partitions)), key=lambda partition: partition.topic):
         with suppress(AuthorizationError):
             for partition, state in admin.describe_producers(list(some)).items():
                 found |= {
                     _Open(
                         partition,
-                        one.producer_id,
-                        one.producer_epoch,
-                        one.current_transaction_start_offset,
+                        producer.producer_id,
+                        producer.producer_epoch,
+                        producer.current_transaction_start_offset,
                     )
-                    for one in state.active_producers
-                    if one.current_transaction_start_offset >= 0
+                    for producer in state.active_producers
+                    if producer.current_transaction_start_offset >= 0
                 }
     return found
 
 
 def _partitions(admin: KafkaAdminClient, topics: Iterable[str]) -> list[TopicPartition]:
-    """The partitions of these topics that we may see and that have a leader, who can be asked."""
+    """The partitions of these topics that we may see and that have a leader to ask."""
     return [
         TopicPartition(topic["name"], partition["partition_index"])
         for topic in admin.describe_topics(list(topics))

@@ -1,7 +1,7 @@
 """Which release line of Kafka a broker is of, and whether that line is known to lose messages.
 
-A broker does not tell its version. It does tell the features that it supports; of these,
-`metadata.version` gets a higher level with each release line.
+A broker does not say its version, but which features it supports. Of these, `metadata.version` has
+a higher level in each release line.
 """
 
 from contextlib import suppress
@@ -21,8 +21,8 @@ LOSING = {"4.3", "4.4"}
 def version_of(admin: KafkaAdminClient) -> str:
     """The release line of the broker that answers, such as "4.2".
 
-    It is "older than 4.0" or "newer than 4.4" outside of the lines that are known here, and empty
-    if the broker doesn't tell. Raises `KafkaError`, also if the broker is too old to be asked.
+    Outside of the lines that are known here it is "older than 4.0" or "newer than 4.4", and empty
+    if the broker doesn't say. Raises `KafkaError`, also if the broker is too old to be asked.
     """
     _, level = admin.describe_features().get("metadata.version", {}).get("supported", (0, 0))
     if level == 0:
@@ -36,9 +36,9 @@ def version_of(admin: KafkaAdminClient) -> str:
 def warning(admin: KafkaAdminClient) -> str:
     """One line if the broker's release line is known to lose acknowledged transactions, or nothing.
 
-    A line that is newer than those known here gets no warning: whether it has the fault can only
-    be found by trying, and a warning that may be wrong is one that people learn to ignore. Neither
-    does a broker that doesn't tell, or can't be asked.
+    A newer line than those known here gets no warning, since whether it has the fault can only be
+    found by trying, and people learn to ignore warnings that may be wrong. A broker that doesn't
+    say, or can't be asked, gets none, either.
     """
     line = ""
     with suppress(KafkaError):

@@ -1,4 +1,4 @@
-"""What the topics hold, read beside the stages' groups as readers of committed messages see it."""
+"""Reads the committed messages of topics, from any offset and without being in a group."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,11 @@ from kafka.errors import CorruptRecordError, KafkaTimeoutError
 from pipeline.stream.connection import Kafka
 from pipeline.stream.kafka_python import forget_fetched, partition_offsets
 
-PATIENCE = 60  # seconds without a record; Kafka ends a dead program's transaction in 21 at most
+PATIENCE = 60  # seconds without a record; Kafka ends the transaction of a dead program after 21
 
 
 class TopicReader:
-    """A reader of any topic, from any offset. Whatever it does may raise `KafkaError`."""
+    """Reads committed messages of any topic. Each of its methods may raise `KafkaError`."""
 
     def __init__(self, kafka: Kafka, closing: ExitStack) -> None:
         committed = {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}
@@ -23,34 +23,39 @@ class TopicReader:
             **kafka.options,
             **committed,
             enable_auto_commit=False,
-            # At a partition's end the next partition's records would wait so long, 500 by default.
+            # A fetch at the end of a partition waits so long for records, by default 500 ms, and
+            # with it those of the next partition wait.
             fetch_max_wait_ms=20,
         )
         closing.callback(self._reader.close, autocommit=False, timeout_ms=1000)
-        # Another one for the ends: the reader's would leave out what is just being committed.
+        # A read_committed consumer reports the last stable offset as the end. We want the high
+        # watermark, behind open transactions, too; so a read_uncommitted consumer is asked.
         self._ends = KafkaConsumer(**kafka.options, enable_auto_commit=False)
         closing.callback(self._ends.close, autocommit=False, timeout_ms=1000)
 
     def beginning_offsets(self, topic: str) -> dict[TopicPartition, int]:
-        """The oldest offset of each partition that there is still."""
+        """The offset of the oldest record of each partition."""
         return partition_offsets(self._reader.beginning_offsets, self._partitions(topic))
 
     def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
-        """The offset after each partition's last record, open transactions' records counted."""
+        """The offset after the last record of each partition, with those of open transactions."""
         return partition_offsets(self._ends.end_offsets, self._partitions(topic))
 
     def since(self, topic: str, seconds: float) -> dict[TopicPartition, int]:
         """The offset of each partition's first record from this time on, or its end."""
         ends = self.end_offsets(topic)
         milliseconds = max(0, int(seconds * 1000))
-        # Asked in the same way, so that each partition has a leader, who tells.
+        # These partitions have leaders that can be asked: the leaders have just said the ends.
         found = self._ends.offsets_for_times(dict.fromkeys(ends, milliseconds))
-        return {one: found[one].offset if found.get(one) else end for one, end in ends.items()}
+        return {
+            partition: found[partition].offset if found.get(partition) else end
+            for partition, end in ends.items()
+        }
 
     def read(
         self, start: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
     ) -> Iterator[ConsumerRecord]:
-        """The records from `start` up to `end`; waits for transactions that are open there."""
+        """The records from `start` up to `end`; waits for the end of transactions in between."""
         for partition, offset in start.items():
             for records in self._polls(partition, offset, end[partition]):
                 yield from (record for record in records or () if record.offset < end[partition])
@@ -60,7 +65,7 @@ class TopicReader:
         return self.read(self.beginning_offsets(topic), self.end_offsets(topic))
 
     def skip(self, consumer: KafkaConsumer) -> list[tuple[TopicPartition, int]]:
-        """Lead a consumer whose poll has failed past the records that can't be read: these.
+        """Send a consumer past the records that made its poll fail; the positions of these.
 
         The error of the poll doesn't say which these are. Records that were sent together with one
         that can't be read can't be read, either.
@@ -77,7 +82,7 @@ class TopicReader:
     def _polls(
         self, partition: TopicPartition, offset: int, end: int
     ) -> Iterator[list[ConsumerRecord] | None]:
-        """What each poll has found on the way from `offset` to `end`; None: what can't be read."""
+        """What each poll from `offset` to `end` has found; None for a record that can't be read."""
         forget_fetched(self._reader)
         self._reader.assign([partition])
         self._reader.seek(partition, offset)
@@ -95,7 +100,7 @@ class TopicReader:
                 if time.monotonic() - last > PATIENCE:
                     raise KafkaTimeoutError(f"a transaction stays open in {partition.topic}")
         finally:
-            self._reader.assign([])  # or it would ask for more all the time
+            self._reader.assign([])  # or it would go on fetching
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
         numbers = self._ends.partitions_for_topic(topic) or ()

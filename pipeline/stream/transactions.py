@@ -1,4 +1,4 @@
-"""Transactions: messages and offsets that become true together, or not at all."""
+"""Transactions: messages and offsets become visible together, or not at all."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from pipeline.stream.connection import Kafka
 from pipeline.stream.hanging import end_if_hanging
 from pipeline.stream.kafka_python import close_producer, send_all, within
 
-TRANSACTION_SECONDS = 10  # until a transaction is given up; Kafka ends it a second later
+TRANSACTION_SECONDS = 10  # until a transaction is given up; Kafka aborts it a second later
 
 
 def transact(
@@ -28,8 +28,8 @@ def transact(
     """Send the messages and commit the group's offsets, if any, in one transaction.
 
     It returns once Kafka has acknowledged every message, the offsets and the commit. Raises
-    `KafkaError`; whether the transaction was committed then, only Kafka knows: a new producer of
-    the same name ends it, and after that the committed offsets tell.
+    `KafkaError`, after which only Kafka knows whether the transaction was committed: a new producer
+    of the same name ends it, and then the committed offsets say whether it was.
     """
 
     def run() -> None:
@@ -48,26 +48,26 @@ def outgoing_message(topic: str, message: Message) -> dict[str, Any]:
 
 
 def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:
-    """A producer for transactions; an earlier one of this name can't publish any more.
+    """A producer for transactions; a producer that had this name before can't publish any more.
 
-    Ends the program if Kafka has lost the end of the earlier one's last transaction.
+    Ends the program if Kafka has lost the end of the last transaction of this name.
     """
-    # Before Kafka is made to forget how that transaction ended.
+    # Before `init_transactions`, which makes Kafka forget how the last transaction ended.
     end_if_hanging(kafka, name, leader_seconds=5)
     return unchecked_producer(kafka, name, closing)
 
 
 def unchecked_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:
-    """The same for whoever has looked at the earlier one's last transaction already."""
+    """The same without looking at the last transaction of this name."""
     producer = KafkaProducer(
         **kafka.options,
         transactional_id=name,
         transaction_timeout_ms=(TRANSACTION_SECONDS + 1) * 1000,
         max_block_ms=10_000,
-        # Without it, a message that came compressed may be too large to set aside.
+        # A message that came compressed may be too large to be set aside without compression.
         compression_type="zstd",
-        # Kafka refuses a transaction's start while it still ends the one before, a few ms long;
-        # the default is to ask again after 100.
+        # For a few milliseconds, while Kafka ends a transaction, it refuses to begin the next one.
+        # By default a producer asks again after 100 ms.
         retry_backoff_ms=5,
         max_request_size=32 * 2**20,
     )
