@@ -7,7 +7,8 @@ all but the newest message of each source.
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
@@ -46,6 +47,7 @@ class Topics:
 
     def __init__(self) -> None:
         self.ids: TopicIds = {}
+        self._described: Sequence[Mapping[str, Any]] = ()
         self._lock = threading.Lock()
         self._said: set[str] = set()  # what is wrong and stays so; each is said once
 
@@ -54,10 +56,10 @@ class Topics:
         missing = TOPICS.keys() - set(admin.list_topics())
         if missing:
             _create(admin, missing)
-        found = {
-            topic["name"]: topic.get("topic_id") for topic in admin.describe_topics(list(TOPICS))
-        }
+        described = admin.describe_topics(list(TOPICS))
+        found = {topic["name"]: topic.get("topic_id") for topic in described}
         with self._lock:
+            self._described = described
             before, self.ids = self.ids, found
         for topic, topic_id in before.items():
             if found.get(topic) != topic_id:
@@ -69,7 +71,7 @@ class Topics:
 
         Raises `KafkaError`.
         """
-        for line in [*_check_partitions(admin), *_check_settings(admin)]:
+        for line in [*_check_partitions(admin, self._described), *_check_settings(admin)]:
             if line not in self._said:
                 self._said.add(line)
                 say(line)
@@ -85,13 +87,15 @@ def _create(admin: KafkaAdminClient, topics: Iterable[str]) -> None:
     admin.wait_for_topics(list(new))
 
 
-def _check_partitions(admin: KafkaAdminClient) -> Iterator[str]:
+def _check_partitions(
+    admin: KafkaAdminClient, topics: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
     """Add missing partitions to topics, and say so.
 
     A topic with messages stays as it is: with more partitions, the next message of a source might
     come to another partition than those before it.
     """
-    for topic in admin.describe_topics(list(TOPICS)):
+    for topic in topics:
         name, number = topic["name"], len(topic["partitions"])
         have_leaders = all(partition["leader_id"] >= 0 for partition in topic["partitions"])
         if not 0 < number < PARTITIONS or not have_leaders:

@@ -158,28 +158,14 @@ def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 
     aborted, lose what was acknowledged. Raises `KafkaError`.
     """
     with kafka.admin() as admin:
-        _wait_for_leaders(admin, leader_seconds)
-        partitions = _partitions(admin, TOPICS)
+        known = _partitions(admin, [*TOPICS, OFFSETS], leader_seconds)
+        partitions = [partition for partition in known if partition.topic != OFFSETS]
         found = hanging(admin, transactional_id, partitions, group_of(transactional_id))
     if found:
         raise FatalError(
             f"{said(found)}; run python -m pipeline audit --repair, then start this program again, "
             "and use another Kafka, such as 4.2"
         )
-
-
-def _wait_for_leaders(admin: KafkaAdminClient, seconds: float) -> None:
-    """Wait so long until each partition has a leader that can be asked.
-
-    In a Kafka that has just started, partitions have none for a moment, and nothing would seem to
-    hang. If a broker is dead, its partitions have none for longer.
-    """
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        topics = admin.describe_topics([*TOPICS, OFFSETS])
-        if all(part["leader_id"] >= 0 for topic in topics for part in topic["partitions"]):
-            break
-        time.sleep(PAUSE)
 
 
 def said(found: Hanging) -> str:
@@ -274,11 +260,21 @@ def _open(admin: KafkaAdminClient, partitions: Iterable[TopicPartition]) -> set[
     return found
 
 
-def _partitions(admin: KafkaAdminClient, topics: Iterable[str]) -> list[TopicPartition]:
-    """The partitions of these topics that we may see and that have a leader to ask."""
-    return [
-        TopicPartition(topic["name"], partition["partition_index"])
-        for topic in admin.describe_topics(list(topics))
-        for partition in topic["partitions"]
-        if partition["leader_id"] >= 0
-    ]
+def _partitions(
+    admin: KafkaAdminClient, topics: Iterable[str], leader_seconds: float = 0
+) -> list[TopicPartition]:
+    """The partitions of these topics that we may see and that have a leader to ask.
+
+    In a Kafka that has just started, partitions have none for a moment, and nothing would seem to
+    hang. This waits so long until each has one; those of a dead broker may have none for longer.
+    """
+    end = time.monotonic() + leader_seconds
+    while True:
+        has_leader = {
+            TopicPartition(topic["name"], partition["partition_index"]): partition["leader_id"] >= 0
+            for topic in admin.describe_topics(list(topics))
+            for partition in topic["partitions"]
+        }
+        if all(has_leader.values()) or time.monotonic() >= end:
+            return [partition for partition, has in has_leader.items() if has]
+        time.sleep(PAUSE)
