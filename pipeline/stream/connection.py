@@ -78,6 +78,7 @@ class Kafka:
                             f"Kafka at {self._where} can't be used: {one_line(error)}"
                         ) from error
                     else:
+                        self._refusals.note_success()
                         self._availability.there()
                         return made, closing.pop_all()
             else:

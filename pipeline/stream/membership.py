@@ -61,7 +61,7 @@ class GroupMember:
         self._failures = 0  # since the last records
 
     def polls(self) -> Iterator[tuple[Membership, Polled]]:
-        """What each poll has found, which may be nothing, twice a second until told to stop."""
+        """What each poll finds, maybe nothing, until the program is asked to stop."""
         while not self.kafka.stop:
             with self.kafka.connect(self._join) as membership:
                 try:
@@ -100,7 +100,7 @@ class GroupMember:
             try:
                 polled = membership.consumer.poll(POLL_MILLISECONDS, max_records=BATCH)
             except CorruptRecordError:
-                if self._set_aside_unreadable(membership):
+                if self._skip_unreadable(membership):
                     continue
                 return
             except OFFSET_ERRORS as error:
@@ -133,7 +133,7 @@ class GroupMember:
         except TRANSIENT:  # Kafka can't say now, and is asked again at the next check
             return True
 
-    def _set_aside_unreadable(self, membership: Membership) -> bool:
+    def _skip_unreadable(self, membership: Membership) -> bool:
         """Skip the records that made a poll fail because they can't be read; whether any did."""
         skipped = membership.topics.skip(membership.consumer)
         for partition, offset in skipped:

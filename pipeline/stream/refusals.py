@@ -32,6 +32,10 @@ class Refusals:
         self._protocol = security_protocol
         self._closed_since: float | None = None
 
+    def note_success(self) -> None:
+        """The server has let us in."""
+        self._closed_since = None
+
     def end_if_refused(self, reasons: Sequence[str], server: tuple[str, int]) -> None:
         """Raise `FatalError` if the server refuses us, as far as can be said now.
 

@@ -144,14 +144,14 @@ class Stage(GroupMember):
         super().__init__(kafka, definition.name, definition.consumes, definition.publishes)
 
     def batches(self) -> Iterator[Batch]:
-        """Batches of records, each from where the last commit ended, until told to stop."""
+        """Batches, each from the end of the last commit on, until the program is asked to stop."""
         for membership, polled in self.polls():
             if polled:
                 batch = Batch(self, membership, polled)
                 yield batch
                 membership.is_lost = not batch.is_committed
 
-    def _set_aside_unreadable(self, membership: Membership) -> bool:
+    def _skip_unreadable(self, membership: Membership) -> bool:
         polled = {
             partition: [_unreadable(partition, offset)]
             for partition, offset in membership.topics.skip(membership.consumer)
