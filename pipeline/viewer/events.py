@@ -8,7 +8,7 @@ from pipeline.descriptions import Description, read_description
 from pipeline.errors import InvalidInput
 from pipeline.messages import parts_of
 from pipeline.store.database import Database
-from pipeline.store.names import IMAGE_EVENT_DATABASE
+from pipeline.store.names import event_path
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Event:
 
 def read_event(events: Database, event_id: str) -> Event | None:
     """The event of this id; None if there is none. Raises `TransientError`."""
-    path = f"{IMAGE_EVENT_DATABASE}/image_event_{event_id}.txt"
+    path = event_path(event_id)
     try:
         description = read_description(events.files.read(path), event_id)
     except InvalidInput as reason:

@@ -36,7 +36,7 @@ EventAndFiles = tuple[ImageEvent, dict[str, bytes]]  # the contents of the files
 
 
 class NotJudged(Exception):
-    """Nobody can tell whether there must be an event."""
+    """It can't be known whether there must be an event."""
 
 
 class EventCheck:
@@ -175,7 +175,7 @@ class EventCheck:
         expected: ImageEvent | None,
         files: Mapping[str, bytes],
     ) -> None:
-        """Check a change's message and files: one of `found` and `expected` is there at least."""
+        """Check a change's message and files: at least one of `found` and `expected` exists."""
         if expected and not found:
             self._check_lost_event(image, expected)
         event = found or expected

@@ -117,7 +117,7 @@ def _check_files_without_message(snapshot: Snapshot, findings: Findings, history
     for source, number, path in sorted(found):
         has_event = event_path(image_id(source, number)) in snapshot.files
         verdict, can_send = history.judge(source, number, has_event)
-        # A message that may have been read is not sent: people would be told of its event again.
+        # A message that may have been read is not sent: its event would be alerted again.
         repair = _send_image(path, source, number, snapshot, findings) if can_send else None
         hint = "" if can_send else "; not sent: it may have been read, or come before this Kafka"
         if verdict is Verdict.LOST:
