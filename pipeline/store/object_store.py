@@ -19,6 +19,7 @@ from s3fs import S3FileSystem
 from pipeline.errors import FatalError, InvalidInput, TransientError
 from pipeline.retrying import retrying
 from pipeline.store.files import MAX_BYTES
+from pipeline.terminal import one_line
 
 MAX_CONCURRENT = 16
 
@@ -90,13 +91,13 @@ class ObjectFiles:
         """The names that begin with the prefix."""
         parent = f"{self._prefix}{self._name}/"
         names: list[str] = []
-        page_of: dict[str, Any] = {"Prefix": f"{parent}{prefix}", "Delimiter": "/"}
+        request: dict[str, Any] = {"Prefix": f"{parent}{prefix}", "Delimiter": "/"}
         with _transient(f"cannot list {self.where}"):
-            while page_of:
-                page = _s3().call_s3("list_objects_v2", Bucket=self._bucket, **page_of)
+            while request:
+                page = _s3().call_s3("list_objects_v2", Bucket=self._bucket, **request)
                 names += [found["Key"].removeprefix(parent) for found in page.get("Contents", ())]
                 token = page.get("NextContinuationToken")
-                page_of = {**page_of, "ContinuationToken": token} if token else {}
+                request = {**request, "ContinuationToken": token} if token else {}
         return [name for name in names if name]  # without the empty name of a "folder"
 
     def age(self, path: str) -> float:
@@ -138,9 +139,8 @@ class ObjectFiles:
         """The object's key. Raises `InvalidInput` if the path is not below our prefix."""
         directory, *names = path.split("/")
         is_plain = names and not {"", ".", ".."} & {*names} and path.isprintable()
-        if (
-            directory != self._name or not is_plain or "?versionId=" in path
-        ):  # which s3fs would read
+        is_versioned = "?versionId=" in path  # s3fs would read that version of the object
+        if directory != self._name or not is_plain or is_versioned:
             raise InvalidInput(f"{path!r} is not in {self._name}")
         return f"{self._prefix}{path}"
 
@@ -170,5 +170,5 @@ def _is_about_the_object(error: OSError) -> bool:
 
 
 def _text(error: BaseException) -> str:
-    """The text of an error, in one line."""
-    return " ".join((str(error.__cause__ or error) or type(error).__name__).split())
+    """The text of the boto error that s3fs keeps as the cause, or else of the error."""
+    return one_line(error.__cause__ or error) or type(error).__name__
