@@ -4,7 +4,7 @@ The topic `notifications` is all that is remembered. Whoever gets a partition of
 partition from its beginning, sends what has no receipt yet, and publishes a receipt for what was
 sent. No offsets are committed.
 
-Kafka gives each partition to one instance of the program, so that a recipient hears from one at a
+Kafka gives each partition to one copy of the program, so that a recipient hears from one at a
 time. Each delivery has a thread of its own: a server that stalls holds up no other recipient.
 """
 
@@ -38,14 +38,14 @@ from pipeline.stream.transactions import transact
 from pipeline.terminal import one_line, printable, say
 
 GROUP = f"{STAGE}-recipients"
-FRESH_SECONDS = 5  # without a poll, after which the group may have gone on without this instance
+FRESH_SECONDS = 5  # without a poll, after which the group may have gone on without this copy
 END_SECONDS = 2.5  # to wait for deliveries when the program is asked to stop
 PAUSE_SECONDS = 5  # after an error, until the notifier starts anew
 
 
 @dataclass
 class OwnedPartition:
-    """A partition of `notifications` that Kafka has given to this instance."""
+    """A partition of `notifications` that Kafka has given to this copy."""
 
     end: int  # the end offset when the partition was given
     free_at: float  # by the monotonic clock: nobody else still sends what is before the end
@@ -55,7 +55,7 @@ class OwnedPartition:
 
 @dataclass
 class Assignment:
-    """The partitions that the group has given to this instance in one of its generations."""
+    """The partitions that the group has given to this copy in one of its generations."""
 
     membership: Membership
     generation: int
@@ -93,30 +93,33 @@ class Notifier:
 
         Whatever goes wrong is said, and the notifier starts anew: alerts go on meanwhile.
         """
-        while not self._stop:
-            failure = ""
-            try:
-                self._notify()
-            except Stopped as stopped:
-                self._end_unless_asked(stopped)
-            except Exception as error:
-                failure = describe_failure(error)
-            if failure:
-                say(f"notifications: {failure}; trying again in {PAUSE_SECONDS} s")
-                self._stop.wait(PAUSE_SECONDS)
+        try:
+            while not self._stop:
+                if failure := self._notify():
+                    say(f"notifications: {failure}; trying again in {PAUSE_SECONDS} s")
+                    self._stop.wait(PAUSE_SECONDS)
+        except Stopped as stopped:
+            self._end_unless_asked(stopped)
 
-    def _notify(self) -> None:
-        for membership, polled in self._member.polls():
-            try:
-                self._after_poll(membership, polled)
-            except KafkaError as error:
-                self._member.kafka.end_if_forbidden(error)
-                say(f"Kafka: {one_line(error)}; connecting again")
-                membership.is_lost = True
-            if self._stop:
-                end = time.monotonic() + END_SECONDS
-                for delivery in self._deliveries.values():
-                    delivery.thread.join(max(0.0, end - time.monotonic()))
+    def _notify(self) -> str:
+        """Notify until the program is asked to stop, or something fails; why it failed."""
+        try:
+            for membership, polled in self._member.polls():
+                try:
+                    self._after_poll(membership, polled)
+                except KafkaError as error:
+                    self._member.kafka.end_if_forbidden(error)
+                    say(f"Kafka: {one_line(error)}; connecting again")
+                    membership.is_lost = True
+                if self._stop:
+                    end = time.monotonic() + END_SECONDS
+                    for delivery in self._deliveries.values():
+                        delivery.thread.join(max(0.0, end - time.monotonic()))
+        except Stopped:
+            raise
+        except Exception as error:
+            return describe_failure(error)
+        return ""
 
     def _end_unless_asked(self, stopped: Stopped) -> None:
         """End the program, since nobody reads any more what it prints (as after `| head`)."""
@@ -127,20 +130,16 @@ class Notifier:
         """Read what a poll has found, and begin to send what is due."""
         now = time.monotonic()
         if now - self._last_poll > FRESH_SECONDS:
-            # This instance was frozen. Soon Kafka says whether the partitions are still its own.
+            # This copy was frozen. Soon Kafka says whether the partitions are still its own.
             self._not_before = now + FRESH_SECONDS
         self._last_poll = now
         self._membership = membership
-        if membership.is_lost or not self._is_assignment_valid(membership):
+        if membership.is_lost:
             return
-        for records in polled.values():
-            for record in records:
-                self._read(record)
-        for number, partition in self._partitions.items():
-            if not partition.is_read:
-                where = TopicPartition(NOTIFICATIONS, number)
-                position = membership.consumer.position(where, timeout_ms=1000)
-                partition.is_read = position is not None and position >= partition.end
+        if not self._is_assignment_current(membership):
+            self._begin_assignment(membership)
+            return
+        self._read(membership, polled)
         self._continue_deliveries()
         for number, partition in self._partitions.items():
             for name, inbox in partition.inboxes.items() if partition.is_read else ():
@@ -149,26 +148,33 @@ class Notifier:
 
     @property
     def _partitions(self) -> dict[int, OwnedPartition]:
-        """The partitions that are this instance's own now, by number."""
+        """The partitions that are this copy's own now, by number."""
         assignment = self._assignment
         return assignment.partitions if assignment and assignment.is_valid else {}
 
-    def _is_assignment_valid(self, membership: Membership) -> bool:
-        """Whether the partitions are those of the poll before; if not, begin to read them anew."""
-        consumer, old = membership.consumer, self._assignment
-        group = consumer.group_metadata()
-        generation = group.generation_id
-        owned = {partition.partition for partition in consumer.assignment()}
+    def _is_assignment_current(self, membership: Membership) -> bool:
+        """Whether the group is well, and the partitions are those of the poll before."""
+        group, assignment = membership.consumer.group_metadata(), self._assignment
+        return (
+            group.state == MemberState.STABLE
+            and assignment is not None
+            and assignment.is_valid
+            and assignment.membership is membership
+            and assignment.generation == group.generation_id
+            and assignment.partitions.keys() == _assigned(membership)
+        )
+
+    def _begin_assignment(self, membership: Membership) -> None:
+        """Drop the partitions of before and, once the group is well, read those of now."""
+        group, old = membership.consumer.group_metadata(), self._assignment
         if old:
-            is_same = old.membership is membership and old.generation == generation
-            old.is_valid &= is_same and old.partitions.keys() == owned
-            old.is_valid &= group.state == MemberState.STABLE
-            if old.is_valid:
-                return True
+            old.is_valid = False
         if group.state != MemberState.STABLE:
-            return False
-        # From one generation to the next, no other instance can have had these.
-        kept = old.partitions if old and 0 <= generation - old.generation <= 1 else {}
+            return
+        owned = _assigned(membership)
+        # From one generation to the next, no other copy can have had these.
+        is_next = old and 0 <= group.generation_id - old.generation <= 1
+        kept = old.partitions if old and is_next else {}
         ends = membership.topics.end_offsets(NOTIFICATIONS)
         is_free = owned <= kept.keys() or member_count(self._member.kafka, GROUP) < 2
         free_at = 0.0 if is_free else time.monotonic() + SEND_SECONDS
@@ -180,12 +186,21 @@ class Notifier:
             for number in owned
         }
         if owned:
-            consumer.seek_to_beginning(*consumer.assignment())
-        self._assignment = Assignment(membership, generation, partitions)
-        return False
+            membership.consumer.seek_to_beginning(*membership.consumer.assignment())
+        self._assignment = Assignment(membership, group.generation_id, partitions)
 
-    def _read(self, record: ConsumerRecord) -> None:
-        """Put a record of the topic into the inbox of its recipient."""
+    def _read(self, membership: Membership, polled: Polled) -> None:
+        """Put the records of a poll into the inboxes, and note which partitions are read."""
+        for records in polled.values():
+            for record in records:
+                self._read_record(record)
+        for number, partition in self._partitions.items():
+            if not partition.is_read:
+                where = TopicPartition(NOTIFICATIONS, number)
+                position = membership.consumer.position(where, timeout_ms=1000)
+                partition.is_read = position is not None and position >= partition.end
+
+    def _read_record(self, record: ConsumerRecord) -> None:
         try:
             message = parse_notification(record.value)
         except InvalidInput as reason:
@@ -224,7 +239,7 @@ class Notifier:
     def _deliver_what_is_due(self, number: int, name: str, inbox: Inbox) -> None:
         recipient, now = self._recipients[name], time.monotonic()
         partition = self._partitions[number]
-        # Of what came before we got the partition, another instance may just be sending some.
+        # Of what came before we got the partition, another copy may just be sending some.
         is_free = now >= partition.free_at
         events = [
             event
@@ -271,7 +286,7 @@ class Notifier:
                 delivery.unsettled.clear()
 
     def _may_send(self, delivery: Delivery) -> bool:
-        """Whether the message is still to be sent, by this instance and now."""
+        """Whether the message is still to be sent, by this copy and now."""
         now = time.monotonic()
         partition = self._partitions.get(delivery.partition)
         return (
@@ -287,7 +302,7 @@ class Notifier:
     def _record(self, delivery: Delivery) -> None:
         """Publish the receipts of a delivery.
 
-        When that fails, this instance joins the group again, reads which receipts there are, and
+        When that fails, this copy joins the group again, reads which receipts there are, and
         publishes those that are missing.
         """
         membership = self._membership
@@ -301,6 +316,11 @@ class Notifier:
                 say(f"Kafka did not record what was told: {describe_failure(error)}; trying again")
             else:
                 say(delivery.outcome)
+
+
+def _assigned(membership: Membership) -> set[int]:
+    """The numbers of the partitions that Kafka has given to this copy."""
+    return {partition.partition for partition in membership.consumer.assignment()}
 
 
 def _restart_time_to_give_up(inbox: Inbox) -> None:

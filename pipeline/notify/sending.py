@@ -26,7 +26,7 @@ class DeliveryFailed(Exception):
 
 
 class Abandoned(Exception):
-    """The message must not be sent by this instance, or not now."""
+    """The message must not be sent by this copy, or not now."""
 
 
 class Sender:
