@@ -40,7 +40,7 @@ def main() -> None:
     say(f"image_analysis: from {images.where} to {events.where}")
 
     for batch in stage.batches():
-        with batch:
+        with batch:  # a batch that isn't committed is taken again
             # 1. Take
             previous_images.remember(record.value for record in batch.preceding())
             images.prefetch(paths(batch.values, ReceivedImage))

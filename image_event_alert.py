@@ -18,13 +18,7 @@ up no alert.
 
 from pipeline.alerts import alert_of
 from pipeline.errors import InvalidInput
-from pipeline.messages import (
-    NOTIFICATIONS,
-    ImageEvent,
-    Notification,
-    parse,
-    paths,
-)
+from pipeline.messages import NOTIFICATIONS, ImageEvent, Notification, parse, paths
 from pipeline.notify.dry_run import dry_run
 from pipeline.notify.message_text import some_ids
 from pipeline.notify.notifier import Notifier
@@ -57,7 +51,7 @@ def main() -> None:
         notifier.start()
 
     for batch in stage.batches():
-        with batch:  # without its commit, it is taken again
+        with batch:  # a batch that isn't committed is taken again
             # 1. Take
             events.prefetch(paths(batch.values, ImageEvent))
             for record in batch:

@@ -21,7 +21,7 @@ GROUPS: Groups = {
 
 
 def main(arguments: list[str], groups: Groups = GROUPS, recorded: Path = RECORDED) -> int:
-    """Measure, and print the tables; 1 if `--check` finds a ratio more than 10 % worse."""
+    """Measure, and print the tables. Returns 1 if `--check` finds a ratio more than 10 % worse."""
     parser = argparse.ArgumentParser(
         prog="./run_benchmarks.sh",
         description="Measure the pipeline: ratios, taken in turns in one run, with quartiles.",
@@ -45,8 +45,8 @@ def main(arguments: list[str], groups: Groups = GROUPS, recorded: Path = RECORDE
             print(f"{figure.name}: {figure}", file=sys.stderr, flush=True)
             measured.append(figure)
         for group in dict.fromkeys(figure.group for figure in measured):
-            ones = [figure for figure in measured if figure.group == group]
-            print(f"\n{group}\n\n{table(ones)}", flush=True)
+            in_group = [figure for figure in measured if figure.group == group]
+            print(f"\n{group}\n\n{table(in_group)}", flush=True)
         figures += measured
     if options.json:
         try:
@@ -57,7 +57,7 @@ def main(arguments: list[str], groups: Groups = GROUPS, recorded: Path = RECORDE
 
 
 def check(figures: list[Figure], recorded: Path) -> int:
-    """Say what is more than 10 % worse than recorded; 1 if something is."""
+    """Print what is more than 10 % worse than recorded. Returns 1 if anything is for certain."""
     try:
         certain, perhaps = regressions(figures, recorded)
     except (OSError, ValueError, KeyError) as error:

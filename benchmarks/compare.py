@@ -1,7 +1,8 @@
-"""Compare: our comparison against the plain way, what else one would take, and the limit.
+"""Compare: our comparison against the plain way, against other libraries, and against the limit.
 
-All begin with the bytes of two JPEG files in memory. Of what can keep it, the first one is decoded
-already: in ours, in the limit, and in the libraries; not in the plain way nor in ImageMagick.
+All begin with the bytes of two JPEG files in memory. Where the first image can stay decoded between
+two comparisons, it is: in ours, in the limit and in the libraries; in the plain way and in
+ImageMagick it can't.
 """
 
 import importlib
@@ -37,33 +38,37 @@ RECEIVED = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Found:
-    """What a way of comparing says of two images."""
+    """The result of a way of comparing two images."""
 
     is_changed: bool
     l2_norm: float = math.nan
-    picture: bytes = b""  # the difference image, as JPEG, of the ways that make one
+    picture: bytes = b""  # the difference image as JPEG; empty if the way makes none
 
 
-Way = Callable[[Pair], Callable[[], Found]]  # makes ready; what it returns is timed
+Way = Callable[[Pair], Callable[[], Found]]  # prepares, and returns the function that is timed
 
 
 def ours(pair: Pair) -> Callable[[], Found]:
-    """What image_analysis.py does with an image whose predecessor is in memory.
+    """What image_analysis.py does with an image if the image before it is in memory.
 
-    Check its SHA-256; done if its bytes are the predecessor's; else decode it, compare, and of a
+    Check its SHA-256; if the bytes differ from those before, decode the image and compare; of a
     change make the difference image, the description and the message.
     """
     sums = digest(pair.before), digest(pair.after)
     first, second = (
         ReceivedImage(
-            image_id=f"{number:05}", source="", number=number, path=f"{number:05}.jpg", sha256=one
+            image_id=f"{number:05}",
+            source="",
+            number=number,
+            path=f"{number:05}.jpg",
+            sha256=sha256,
         )
-        for number, one in enumerate(sums)
+        for number, sha256 in enumerate(sums)
     )
     previous = StoredImage(first, pair.before, decode(pair.before))
 
     def once() -> Found:
-        content = bytes(memoryview(pair.after))  # other bytes in memory, as those of a file are
+        content = bytes(memoryview(pair.after))  # a copy in memory, as if read from a file
         if digest(content) != second.sha256:
             raise InvalidInput(f"{second.path} has other bytes than when it was stored")
         is_same = previous.content == content
@@ -78,9 +83,9 @@ def ours(pair: Pair) -> Callable[[], Found]:
 
 
 def plain(pair: Pair) -> Callable[[], Found]:
-    """The plain way: two decodes, float64, the norm of the difference, its absolute as a picture.
+    """The plain way: decode both, subtract as float64, take the norm, draw the absolute difference.
 
-    Of two sizes, both are padded with black, so that each pixel counts, as it does with ours.
+    Images of two sizes are padded with black, so that each pixel counts, as in ours.
     """
 
     def once() -> Found:
@@ -91,7 +96,8 @@ def plain(pair: Pair) -> Callable[[], Found]:
         if before.shape != after.shape:
             shape = np.maximum(before.shape, after.shape)
             before, after = (
-                np.pad(one, [(0, more) for more in shape - one.shape]) for one in (before, after)
+                np.pad(pixels, [(0, missing) for missing in shape - pixels.shape])
+                for pixels in (before, after)
             )
         difference = after - before
         l2_norm = float(np.linalg.norm(difference))
@@ -105,12 +111,11 @@ def plain(pair: Pair) -> Callable[[], Found]:
 
 
 def limit(pair: Pair) -> Callable[[], Found]:
-    """What can't be had for less: a decode, a pass over the pixels, an encode.
+    """The least that any way must do: decode an image, go over the pixels once, encode an image.
 
-    libjpeg-turbo decodes the second image into memory that is there already; OpenCV's absolute
-    difference, the fastest pass that we know, goes over what both images have, into memory that is
-    there already; libjpeg-turbo encodes our difference image, in its size, quality and chroma. No
-    checksum, no measure, no drawing, no description.
+    libjpeg-turbo decodes the second image; OpenCV's absolute difference, the fastest pass that we
+    know, goes over the overlap; libjpeg-turbo encodes our difference image, in its size, quality
+    and chroma. All memory is allocated before. Nothing is checked, measured, drawn or described.
     """
     cv2: Any = importlib.import_module("cv2")
     simplejpeg = _simplejpeg()
@@ -222,15 +227,15 @@ def imagehash(pair: Pair) -> Callable[[], Found]:
 
 @dataclass(frozen=True)
 class Other:
-    """What one would take instead."""
+    """A library or program that a user would pick instead."""
 
     name: str
     way: Way
-    most_pixels: float = math.inf  # of larger images it takes too many seconds
+    most_pixels: float = math.inf  # larger images would take too many seconds
     needs_one_size: bool = True
 
     def declines(self, kind: Kind, pair: Pair) -> str:
-        """Why it isn't measured with these images; nothing if it is."""
+        """Why this way isn't measured with these images; empty if it is."""
         if kind.width * kind.height > self.most_pixels:
             return "too slow"
         sizes = {Image.open(io.BytesIO(content)).size for content in (pair.before, pair.after)}
@@ -248,7 +253,7 @@ OTHERS = (
 
 
 def figures(kinds: tuple[Kind, ...] = KINDS, rounds: int = ROUNDS) -> Iterator[Figure]:
-    """How many times as fast ours is, how near to the limit, and in how much memory."""
+    """How many times as fast ours is, how near to the limit, and how much memory it needs."""
     for kind in kinds:
         for pair in kind.pairs():
             yield from _times(kind, pair, rounds)
@@ -279,11 +284,11 @@ def _times(kind: Kind, pair: Pair, rounds: int) -> Iterator[Figure]:
         if name not in turns:
             return Figure(group, row, name, [], bar=bar, note=note)
         if name == "limit":
-            of = over(turns["ours"], turns[name])
-            return Figure(group, row, name, of, "lower", bar, note=note)
+            ratios = over(turns["ours"], turns[name])
+            return Figure(group, row, name, ratios, "lower", bar, note=note)
         return Figure(group, row, name, over(turns[name], turns["ours"]), bar=bar, note=note)
 
-    # The bars against the plain way are for colour.
+    # The bars against the plain way hold for colour images.
     bars = {"identical bytes": 100, "same pixels, other bytes": None}
     yield figure("compare", "plain way", None if kind.is_grey else bars.get(pair.name, 5))
     if pair.is_changed:
@@ -293,9 +298,9 @@ def _times(kind: Kind, pair: Pair, rounds: int) -> Iterator[Figure]:
 
 
 def _memory(kind: Kind, rounds: int) -> Iterator[Figure]:
-    """Bytes a pixel at the peak, the first image's included, beside the files themselves.
+    """The peak of memory in bytes a pixel, with the first image's but without the files' bytes.
 
-    Of an image that was turned, whose difference image takes the most.
+    The second image is turned: the difference image is then the largest.
     """
     pair = kind.pairs()[-1]
     measures = {
@@ -309,15 +314,15 @@ def _memory(kind: Kind, rounds: int) -> Iterator[Figure]:
 
 
 def _peak_a_pixel(way: Way, pair: Pair, pixels: int) -> float:
-    """In a new process, over what it has before."""
+    """The peak of a new process's memory, over what the process has at its start."""
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         return process.submit(_peak, way, pair).result() / pixels
 
 
 def _peak(way: Way, pair: Pair) -> int:
-    for one in Kind("warm", 64, 64).pairs():
-        way(one)()
-    Path("/proc/self/clear_refs").write_text("5")  # from here on, what VmHWM says
+    for warm_up in Kind("warm", 64, 64).pairs():
+        way(warm_up)()
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak of the memory
     idle = _status("VmRSS")
     way(pair)()
     return _status("VmHWM") - idle

@@ -1,7 +1,8 @@
-"""Growth: more sources and copies, more images, a topic with a million messages behind it.
+"""Growth: more sources and copies, longer runs, and topics that hold a million messages already.
 
-Each as a ratio to the smallest case. More copies can do no more than the machine has cores, and
-the three programs and Kafka keep two busy already: the table says how many there are.
+Each is measured as a ratio to the smallest case. More copies can be no faster than the machine's
+cores allow, and the three programs and Kafka use two cores already: the table says how many cores
+there are.
 """
 
 import os
@@ -25,14 +26,14 @@ from pipeline.messages import ALERTS, IMAGE_EVENTS, IMAGES, ReceivedImage, dump,
 
 SMALL = Kind("350x350", 350, 350)
 TINY = Kind("64x64", 64, 64)
-PAST = 3600  # seconds over which the messages that are there already have come
+PAST = 3600  # seconds within which the messages that are there already were published
 PARTS = 10  # of a long run
 RATIO = "over the smallest"
 
 
 @dataclass(frozen=True)
 class Mix:
-    """So many sources, and copies of analysis."""
+    """A number of sources, and of copies of the analysis."""
 
     sources: int
     copies: int
@@ -43,13 +44,13 @@ class Mix:
 
 @dataclass(frozen=True)
 class Extent:
-    """How far to go."""
+    """How much is measured."""
 
-    mixes: Sequence[Mix]  # the first one is what the others are compared with
-    mixed: int  # images in a round, of all sources
-    images: Sequence[int]  # in a run; the last is the longest
-    behind: int  # messages in the topic of images; each fourth is an event
-    passing: int  # images in a round, with these behind
+    mixes: Sequence[Mix]  # the others are compared with the first
+    mixed: int  # images in a round, of all sources together
+    images: Sequence[int]  # in a run, from the shortest to the longest
+    behind: int  # messages that are in the topic of images already; every fourth has an event
+    passing: int  # images in a round behind these messages
 
 
 FULL = Extent(
@@ -62,14 +63,14 @@ FULL = Extent(
 
 
 def figures(extent: Extent = FULL, rounds: int = ROUNDS) -> Iterator[Figure]:
-    """All three kinds of growth."""
+    """The figures of all three kinds of growth."""
     yield from more_sources(extent, rounds)
     yield from more_images(extent)
     yield from more_behind(extent, rounds)
 
 
 def more_sources(extent: Extent, rounds: int) -> Iterator[Figure]:
-    """Images per second of more sources with more copies of analysis."""
+    """Images per second with more sources and more copies of the analysis."""
     with ExitStack() as closing:
         server = closing.enter_context(kafka()).bootstrap_servers
         data = directory(SMALL, closing)
@@ -85,7 +86,7 @@ def more_sources(extent: Extent, rounds: int) -> Iterator[Figure]:
 
 
 def mixed_rate(server: str, data: Path, mix: Mix, count: int) -> float:
-    """Images per second with so many of each source."""
+    """Images per second with `count` images of each source."""
     with ExitStack() as closing:
         closing.callback(leave, server)
         way = replace(OURS, stages=(*[ANALYSIS] * mix.copies, ALERT))
@@ -93,24 +94,24 @@ def mixed_rate(server: str, data: Path, mix: Mix, count: int) -> float:
         course.start()
         options = ("--sources", str(mix.sources))
         course.passage(4, *options, sources=mix.sources)
-        while len(members(server)) < mix.copies:  # or they would share anew in the middle
+        while len(members(server)) < mix.copies:  # else the group would rebalance during the round
             time.sleep(0.1)
         return course.passage(count, *options, sources=mix.sources).rate
 
 
 def members(server: str) -> list[str]:
-    """The names of the copies that share the images; none while they change."""
+    """The instance names in the analysis's consumer group; none while the group rebalances."""
     admin = KafkaAdminClient(bootstrap_servers=server)
     try:
         group = admin.describe_groups(["image_analysis"])["image_analysis"]
     finally:
         admin.close()
     is_stable = group["group_state"] == "Stable"
-    return [one["group_instance_id"] for one in group["members"]] if is_stable else []
+    return [member["group_instance_id"] for member in group["members"]] if is_stable else []
 
 
 def leave(server: str) -> None:
-    """Let Kafka forget the copies that have ended, which it would wait for."""
+    """Remove the copies that have ended from the group: Kafka would wait for their return."""
     names = members(server)
     admin = KafkaAdminClient(bootstrap_servers=server)
     gone = [MemberToRemove(group_instance_id=name) for name in names]
@@ -119,7 +120,7 @@ def leave(server: str) -> None:
 
 
 def more_images(extent: Extent) -> Iterator[Figure]:
-    """Images per second of longer runs, and how the longest goes on, with its memory."""
+    """Images per second of longer runs; of the longest also the speed and memory of its parts."""
     shortest, *longer = extent.images
     parts: list[Part] = []
     with ExitStack() as closing:
@@ -146,14 +147,14 @@ def more_images(extent: Extent) -> Iterator[Figure]:
 
 @dataclass(frozen=True)
 class Part:
-    """How it is after a tenth of a run."""
+    """The end of a part of a run."""
 
-    when: float  # seconds, on a clock of its own
-    memory: dict[str, float]  # MB, of each process
+    when: float  # seconds, by the monotonic clock
+    memory: dict[str, float]  # MB, by the name of the process
 
 
 def memory(pid: int) -> float:
-    """The resident memory of a process in MB; 0 if it has just ended."""
+    """The resident memory of a process in MB; 0 if the process has just ended."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
@@ -162,7 +163,7 @@ def memory(pid: int) -> float:
 
 
 def parts_figures(row: str, parts: Sequence[Part]) -> Iterator[Figure]:
-    """The later parts of a run over its second: in its first, all starts."""
+    """The later parts of a run over the second part; during the first, the programs start."""
     row = f"{row}, parts 3 to {PARTS} of {PARTS} over the second"
     lengths = [later.when - earlier.when for earlier, later in pairwise(parts)]
     yield Figure("growth", row, RATIO, [lengths[0] / length for length in lengths[1:]])
@@ -173,15 +174,17 @@ def parts_figures(row: str, parts: Sequence[Part]) -> Iterator[Figure]:
 
 
 def more_behind(extent: Extent, rounds: int) -> Iterator[Figure]:
-    """The stages' start and images per second where the topics are full, over an empty Kafka."""
+    """The stages' start and images per second with full topics, over those with empty topics."""
     with ExitStack() as closing:
         courses = {}
         for name, messages in {"empty": 0, "full": extent.behind}.items():
             server = closing.enter_context(kafka()).bootstrap_servers
             fill(server, messages)
             courses[name] = Course(OURS, server, directory(SMALL, closing), closing)
-        starts = interleaved({name: start_of(one) for name, one in courses.items()}, rounds)
-        rates = interleaved({name: rate_of(one, extent) for name, one in courses.items()}, rounds)
+        starts = interleaved({name: start_of(course) for name, course in courses.items()}, rounds)
+        rates = interleaved(
+            {name: rate_of(course, extent) for name, course in courses.items()}, rounds
+        )
     row = f"{extent.behind:,} messages behind"
     yield from compared(row, rates["full"], rates["empty"])
     name = f"{row}: the stages' start"
@@ -195,14 +198,14 @@ def compared(
     unit: str = " images/s",
     is_better: Literal["higher", "lower"] = "higher",
 ) -> Iterator[Figure]:
-    """What was found, and its ratio to the smallest case."""
+    """What was measured, and its ratio to the smallest case."""
     if smallest:
         yield Figure("growth", row, RATIO, over(found, smallest), is_better)
     yield Figure("growth", row, "measured", found, is_better, unit=unit, is_checked=False)
 
 
 def start_of(course: Course) -> Measure:
-    """A measure: seconds from the start of the stages to the alert of an image that waits there."""
+    """A measure: seconds from the start of the stages to the alert of an image that is waiting."""
 
     def measure() -> float:
         course.stop()
@@ -222,18 +225,18 @@ def rate_of(course: Course, extent: Extent) -> Measure:
 
 
 def fill(server: str, count: int) -> None:
-    """Put so many messages of images into the topics, with their events and alerts, all taken.
+    """Publish the messages of images, events and alerts, and commit their offsets as consumed.
 
-    They are of eight other sources, and as if they had come during the last hour.
+    They are of eight other sources, and have timestamps within the last hour.
     """
     producer = KafkaProducer(
         bootstrap_servers=server, compression_type="lz4", linger_ms=100, batch_size=2**19
     )
     began = datetime.now(UTC).timestamp() - PAST
-    for one in range(count):
-        number, source = one // 8, f"past{one % 8}"
+    for index in range(count):
+        number, source = index // 8, f"past{index % 8}"
         name = image_id(source, number)
-        seconds = began + PAST * one / count
+        seconds = began + PAST * index / count
         image = ReceivedImage(
             image_id=name,
             source=source,
@@ -255,10 +258,11 @@ def fill(server: str, count: int) -> None:
         numbers = consumer.partitions_for_topic(topic)
         ends = consumer.end_offsets([TopicPartition(topic, number) for number in numbers])
         consumer.assign(list(ends))
-        consumer.commit({one: OffsetAndMetadata(end, "", -1) for one, end in ends.items()})
+        offsets = {partition: OffsetAndMetadata(end, "", -1) for partition, end in ends.items()}
+        consumer.commit(offsets)
         consumer.close(autocommit=False)
 
 
-def counted(number: int, one: str, more: str = "") -> str:
-    """`1 copy`, `2 copies`."""
-    return f"{number} {one if number == 1 else more or one + 's'}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, as in `1 copy` and `2 copies`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,4 +1,4 @@
-"""Star fields to measure with, made here: pairs of JPEG files that differ in one way each."""
+"""The images to measure with: star fields, in pairs of JPEG files that differ in one way each."""
 
 import io
 from dataclasses import dataclass
@@ -35,7 +35,8 @@ class Kind:
         field = star_field(rng, self)
         star = field.copy()
         add_star(star, self.width / 3, self.height / 3, 200)
-        noisy = field + rng.standard_normal(field.shape, np.float32) * 3  # as much as it has
+        # The same noise that the field has already.
+        noisy = field + rng.standard_normal(field.shape, np.float32) * 3
         first = jpeg(field)
         return [
             Pair("identical bytes", first, first, is_changed=False),
@@ -79,12 +80,12 @@ def add_star(field: Field, x: float, y: float, brightness: float) -> None:
 
 
 def jpeg(field: NDArray[np.uint8]) -> bytes:
-    """The field as a camera would store it."""
+    """The JPEG file that a camera would make of the field."""
     content = io.BytesIO()
     Image.fromarray(field).save(content, "JPEG", quality=90)
     return content.getvalue()
 
 
 def commented(content: bytes) -> bytes:
-    """The same JPEG with a comment after its first two bytes, and so the same pixels."""
+    """The same JPEG with a comment after its first two bytes, which changes no pixel."""
     return content[:2] + b"\xff\xfe\x00\x0bsame sky" + b"\x00" + content[2:]

@@ -1,7 +1,7 @@
-"""The limit: three programs that only pass on the messages of the pipeline, with its guarantees.
+"""The limit: three programs that only pass on the pipeline's messages, with its guarantees.
 
-No file, no image, no check: what is left is what kafka-python and Kafka take. Messages, batches and
-transactions are those of the pipeline; a batch is what there is, at most `BATCH`.
+They read and write no file and no image, and check nothing, so the time that is left is that of
+kafka-python and Kafka. Messages, batches and transactions are as in the pipeline.
 
     python -m benchmarks.limit receiving --count N [--interval SECONDS]
     python -m benchmarks.limit analysis
@@ -21,25 +21,25 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from pipeline.messages import Alert, ImageEvent, ReceivedImage, image_id
 
 IMAGES, IMAGE_EVENTS, ALERTS = "limit-images", "limit-image-events", "limit-alerts"
-BATCH = 500  # larger ones gain nothing
+BATCH = 500  # records at most; larger batches are no faster
 SERVER = {"bootstrap_servers": os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")}
 SHA256 = "0" * 64
 
 
 def transactional_producer(name: str) -> KafkaProducer:
-    """A producer with what makes kafka-python fastest."""
+    """A producer with the options that make kafka-python fastest."""
     producer = KafkaProducer(
         **SERVER,
         transactional_id=f"limit-{name}",
-        compression_type="zstd",  # cheaper than none: less to send
-        retry_backoff_ms=5,  # a transaction waits for the end of the one before it
+        compression_type="zstd",  # faster than no compression, since less is sent
+        retry_backoff_ms=5,  # of a transaction that waits for the end of the previous transaction
     )
     producer.init_transactions()
     return producer
 
 
 def receiving(count: int, interval: float) -> None:
-    """Publish so many messages, a batch in a transaction; with an interval, each by itself."""
+    """Publish the messages of images, a batch in each transaction; with an interval, one image."""
     producer = transactional_producer("receiving")
     size = 1 if interval else BATCH
     began = time.monotonic()
@@ -62,11 +62,11 @@ def receiving(count: int, interval: float) -> None:
         producer.commit_transaction()
 
 
-def pass_on(name: str, takes: str, publishes: str) -> None:
-    """Take batches of a topic; publish what they cause in a transaction with their offsets."""
+def pass_on(name: str, consumes: str, publishes: str) -> None:
+    """Consume batches; publish what each causes in a transaction with its offsets."""
     producer = transactional_producer(name)
     consumer = KafkaConsumer(
-        takes,
+        consumes,
         **SERVER,
         group_id=f"limit-{name}",
         isolation_level="read_committed",
@@ -81,16 +81,16 @@ def pass_on(name: str, takes: str, publishes: str) -> None:
         offsets = {}
         for partition, records in polled.items():
             offsets[partition] = OffsetAndMetadata(records[-1].offset + 1, "", -1)
-            for value in caused(takes, records):
+            for value in caused(consumes, records):
                 producer.send(publishes, value, key=b"", headers=[("cause", bytes(32))])
         producer.send_offsets_to_transaction(offsets, consumer.group_metadata())
         producer.commit_transaction()
 
 
-def caused(takes: str, records: Iterable[Any]) -> Iterable[bytes]:
-    """The events of each fourth image, or the alert of each event."""
+def caused(topic: str, records: Iterable[Any]) -> Iterable[bytes]:
+    """The event of every fourth image, or the alert of each event."""
     for record in records:
-        if takes == IMAGE_EVENTS:
+        if topic == IMAGE_EVENTS:
             event = msgspec.json.decode(record.value, type=ImageEvent)
             yield msgspec.json.encode(alert_of(event))
             continue
@@ -100,7 +100,7 @@ def caused(takes: str, records: Iterable[Any]) -> Iterable[bytes]:
 
 
 def event_of(image: ReceivedImage) -> ImageEvent:
-    """A message as long as that of an image event."""
+    """A message of the length that an image event has."""
     return ImageEvent(
         event_id=image.image_id,
         image_id=image.image_id,
@@ -118,7 +118,7 @@ def event_of(image: ReceivedImage) -> ImageEvent:
 
 
 def alert_of(event: ImageEvent) -> Alert:
-    """A message as long as that of an alert."""
+    """A message of the length that an alert has."""
     return Alert(
         event_id=event.event_id,
         image_id=event.image_id,
@@ -130,7 +130,7 @@ def alert_of(event: ImageEvent) -> Alert:
 
 
 def main() -> None:
-    """Become the program that is named."""
+    """Run the program that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limit", description=__doc__)
     parser.add_argument("program", choices=["receiving", "analysis", "alert"])
     parser.add_argument("--count", type=int, default=11)

@@ -1,9 +1,9 @@
 """Pipeline: the three programs as processes, against the plain pipeline and against the limit.
 
-Each way of writing them runs on the same Kafka, on topics and in a directory of its own, and stays
-up from round to round. A round receives so many images and ends with the last alert. The time of an
-image from received to alert ends when a reader of committed alerts that waits for them has it: the
-alert's own timestamp is from before its transaction was committed, when nobody could read it.
+Each way of writing the programs has its own topics on the same Kafka and its own directory, and
+runs from round to round. A round receives a number of images and ends with the last alert. The time
+from received to alert ends when a read_committed consumer has the alert: the alert's own timestamp
+is from before its transaction was committed, when nobody could read the alert.
 """
 
 import math
@@ -38,7 +38,7 @@ from pipeline.stream.create_topics import PARTITIONS, TOPICS
 
 HERE = Path(__file__).resolve().parents[1]
 PLAIN_PROGRAMS = HERE / "benchmarks" / "plain_pipeline"
-PATIENCE = 120  # seconds without an alert
+MAX_SILENCE = 120  # seconds without an alert
 
 Command = tuple[str, ...]  # for Python
 
@@ -75,15 +75,15 @@ WAYS = {"ours": OURS, "plain pipeline": PLAIN, "limit": LIMIT}
 
 @dataclass(frozen=True)
 class Load:
-    """Images of a kind, and how many of them each way gets in a round.
+    """A kind of images, and how many of them each way receives in a round.
 
-    Flat out they are as many as take a few seconds; multiples of 4, so that the last is an event.
+    Flat out, a round takes a few seconds. Numbers are multiples of 4: the last image is an event.
     """
 
     kind: Kind
     flat_out: Mapping[str, int]  # images by way
     at_rate: int  # images
-    per_second: int  # of them
+    per_second: int  # images, at the rate
     bar: float | None = None  # images/s over the plain pipeline, flat out
     bar_p99: float | None = None  # ms from received to alert, at the rate
 
@@ -97,14 +97,14 @@ LOADS = (
         bar=10,
         bar_p99=250,
     ),
-    # The limit knows nothing of images, and so not of their size.
+    # The limit reads no image, so it has no figure for another size.
     Load(Kind("2 MP", 1414, 1414), {"ours": 60, "plain pipeline": 16}, at_rate=40, per_second=10),
 )
 
 
 @dataclass(frozen=True)
 class Passage:
-    """What a round gave: images that went through all three programs."""
+    """A round of images that went through all three programs."""
 
     images: int
     seconds: float  # from the first image received to the last alert read
@@ -121,7 +121,7 @@ class Passage:
 
 
 class Reader:
-    """A reader of a topic's committed messages, from its end on."""
+    """A consumer of the committed messages that come to a topic from now on."""
 
     def __init__(self, server: str, topic: str, closing: ExitStack) -> None:
         self._consumer = KafkaConsumer(
@@ -134,10 +134,12 @@ class Reader:
         self.to_end()
 
     def to_end(self) -> None:
-        """Leave out what is there already."""
+        """Skip the messages that are there already."""
         self._consumer.seek_to_end(*self._partitions)
         for partition in self._partitions:
-            self._consumer.position(partition)  # now, not at the first poll
+            self._consumer.position(
+                partition
+            )  # seek_to_end is only done when the position is asked for
 
     def received(self) -> list[float]:
         """When the images of the next messages were received, in seconds since 1970."""
@@ -149,7 +151,7 @@ class Reader:
 
 
 class Course:
-    """A way of writing the programs, at work: its stages, and a reader of their alerts."""
+    """The running programs of a way, and the consumers that time them."""
 
     def __init__(self, way: Way, server: str, data: Path, closing: ExitStack) -> None:
         self.way = way
@@ -171,7 +173,7 @@ class Course:
             self._start(f"{Path(command[-1]).stem} {number}", command)
 
     def stop(self) -> None:
-        """End whatever runs."""
+        """End all programs."""
         for program in self.programs.values():
             program.terminate()
         for program in self.programs.values():
@@ -190,7 +192,7 @@ class Course:
             )
 
     def receive(self, count: int, *options: str) -> None:
-        """Begin to receive so many images."""
+        """Start the program that receives `count` images."""
         self._start("receiving", [*self.way.receiving, "--count", str(count), *options])
 
     def passage(
@@ -200,11 +202,11 @@ class Course:
         sources: int = 1,
         watch: Callable[[float], object] = float,
     ) -> Passage:
-        """Receive so many images of each source, a multiple of 4, and wait until all are through.
+        """Receive `count` images of each source, a multiple of 4, and wait for the last alert.
 
-        `watch` is called now and then with the share of the alerts that are there.
+        `watch` is called now and then with the share of the alerts that have come.
         """
-        os.sync()  # what was written before is not for this round to wait for
+        os.sync()  # so that this round doesn't wait for what was written before
         self._images.to_end()
         self.receive(count, *options)
         waits = self.alerts(count * sources // 4, watch)
@@ -214,18 +216,18 @@ class Course:
         return Passage(count * sources, end - first, sorted(waits))
 
     def alerts(self, count: int, watch: Callable[[float], object] = float) -> list[float]:
-        """Wait for so many alerts; the seconds that each took from received to here."""
+        """Wait for `count` alerts. Returns the seconds of each from received to alert."""
         waits: list[float] = []
         last = time.monotonic()
         while len(waits) < count:
             received = self._alerts.received()
             now = time.time()
-            waits += [now - one for one in received]
+            waits += [now - moment for moment in received]
             last = time.monotonic() if received else last
-            for name in [name for name, one in self.programs.items() if one.poll()]:
+            for name in [name for name, program in self.programs.items() if program.poll()]:
                 self._ends(name)
-            if time.monotonic() - last > PATIENCE:
-                sys.exit(f"benchmarks: no alert in {PATIENCE} s; see {self.data}")
+            if time.monotonic() - last > MAX_SILENCE:
+                sys.exit(f"benchmarks: no alert in {MAX_SILENCE} s; see {self.data}")
             watch(len(waits) / count)
         return waits
 
@@ -240,7 +242,7 @@ class Course:
 
 @contextmanager
 def kafka() -> Iterator[embedded_kafka.Broker]:
-    """A Kafka of its own with the topics of each way."""
+    """A new Kafka with the topics of each way."""
     with tempfile.TemporaryDirectory(prefix="benchmarks-kafka-") as directory:
         broker = embedded_kafka.start(Path(directory), embedded_kafka.free_port())
         try:
@@ -251,7 +253,7 @@ def kafka() -> Iterator[embedded_kafka.Broker]:
 
 
 def make_topics(server: str) -> None:
-    """The topics of each way; the plain one's as Kafka makes them, with one partition."""
+    """Create the topics of each way; those of the plain way with Kafka's defaults."""
     partitions = {
         **dict.fromkeys(TOPICS, PARTITIONS),
         **dict.fromkeys((limit.IMAGES, limit.IMAGE_EVENTS, limit.ALERTS), PARTITIONS),
@@ -268,7 +270,7 @@ def make_topics(server: str) -> None:
 
 
 def directory(kind: Kind, closing: ExitStack) -> Path:
-    """A data directory with an original image of this kind; it goes when it's done with."""
+    """A data directory with an original image of this kind, which is deleted on closing."""
     data = Path(tempfile.mkdtemp(prefix="benchmarks-"))
     closing.callback(shutil.rmtree, data)
     for name in (IMAGE_ORIGINAL, IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
@@ -292,7 +294,7 @@ def figures(loads: Sequence[Load] = LOADS, rounds: int = ROUNDS) -> Iterator[Fig
             for course in courses.values():
                 course.passage(4)  # everything is connected, and has done all once
             turns = take_turns(courses, load.flat_out, rounds)
-            rates = {name: [one.rate for one in passages] for name, passages in turns.items()}
+            rates = {name: [passage.rate for passage in turns[name]] for name in turns}
             for name in courses:
                 row = f"{load.kind.name} flat out, {name}"
                 yield Figure("pipeline", row, "images/s", rates[name], unit="", is_checked=False)
@@ -303,8 +305,8 @@ def figures(loads: Sequence[Load] = LOADS, rounds: int = ROUNDS) -> Iterator[Fig
                     ratio = over(rates["ours"], rates[name])
                     yield Figure("pipeline", row, f"over the {name}", ratio, bar=bar)
 
-            # Of one that is slower, the images would wait for each other, the later the longer.
-            able = {one: courses[one] for one in courses if min(rates[one]) > load.per_second}
+            # In a way that is slower than the rate, images would queue up longer and longer.
+            able = {name: courses[name] for name in courses if min(rates[name]) > load.per_second}
             counts = dict.fromkeys(courses, load.at_rate)
             interval = f"{1 / load.per_second:f}"
             turns = take_turns(able, counts, rounds, "--interval", interval)
@@ -317,7 +319,7 @@ def figures(loads: Sequence[Load] = LOADS, rounds: int = ROUNDS) -> Iterator[Fig
 def take_turns(
     courses: Mapping[str, Course], counts: Mapping[str, int], rounds: int, *options: str
 ) -> dict[str, list[Passage]]:
-    """The passages of each course, of so many images each; the courses take turns."""
+    """The passages of each course, which take turns; `counts` says the images of a round."""
     passages: dict[str, list[Passage]] = {name: [] for name in courses}
 
     def measure(name: str) -> Measure:
@@ -332,14 +334,14 @@ def take_turns(
 
 
 def wait_figures(row: str, passages: list[Passage], bar: float | None = None) -> Iterator[Figure]:
-    """The milliseconds from received to alert; the maximum is that of all rounds."""
+    """The milliseconds from received to alert, by round; the maximum is of all rounds."""
     if not passages:
         yield Figure("pipeline", row, "p50", [], note="too slow for that")
         return
     for column, found in {
-        "p50": [one.wait(0.5) for one in passages],
-        "p99": [one.wait(0.99) for one in passages],
-        "maximum": [max(one.wait(1) for one in passages)],
+        "p50": [passage.wait(0.5) for passage in passages],
+        "p99": [passage.wait(0.99) for passage in passages],
+        "maximum": [max(passage.wait(1) for passage in passages)],
     }.items():
         yield Figure(
             "pipeline",

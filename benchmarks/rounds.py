@@ -1,15 +1,15 @@
-"""Rounds: what is measured takes turns, so that a busy machine is as busy for all of it.
+"""Rounds: the measures take turns, so that a machine that is busy for a while slows all of them.
 
-What a module of measurements needs from here:
+A module of measurements uses them so:
 
     turns = interleaved({"ours": seconds(ours), "plain": seconds(plain)})
     yield Figure("compare", "2 MP RGB, one star", "plain way", over(turns["plain"], turns["ours"]),
                  is_better="higher", bar=5)
 
-A measure is a callable that returns one number: of `seconds(action)`, the seconds that an action
-takes; of your own, whatever a round gives. A module has `figures()`, which yields a `Figure` as
-soon as it's there; `__main__` prints them by `table()`, writes them by `as_json()`, and compares
-them with those that were recorded by `regressions()`.
+A measure is a function that returns a number: `seconds(action)` makes the measure of the seconds
+that an action takes. A module has a function `figures()`, which yields each `Figure` as soon as it
+was measured. `__main__` prints the figures by `table()`, writes them by `as_json()`, and compares
+them with recorded figures by `regressions()`.
 """
 
 import json
@@ -25,15 +25,15 @@ from typing import Any, Literal
 
 ROUNDS = 7
 WORSE = 0.1  # of a ratio: more is a regression
-SHORTEST = 0.02  # seconds: what takes less is done several times a round
+SHORTEST = 0.02  # seconds: an action that takes less is done several times a round
 
 Measure = Callable[[], float]
 
 
 def seconds(action: Callable[[], object]) -> Measure:
-    """A measure: the seconds that this takes; often enough a round for the clock to tell."""
+    """A measure: the seconds that an action takes. A short action is repeated in each round."""
     started = time.perf_counter()
-    action()  # the first time is for caches, and to see how long it takes
+    action()  # the first time fills the caches, and says how often to repeat
     times = max(1, round(SHORTEST / (time.perf_counter() - started)))
 
     def measure() -> float:
@@ -46,7 +46,7 @@ def seconds(action: Callable[[], object]) -> Measure:
 
 
 def interleaved(measures: Mapping[str, Measure], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """What each measure gave in each round; they take turns, every other round backwards."""
+    """The results of each measure, by round. Each round has the reverse order of the last one."""
     turns: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(rounds):
         for name in list(measures)[:: -1 if number % 2 else 1]:
@@ -54,38 +54,38 @@ def interleaved(measures: Mapping[str, Measure], rounds: int = ROUNDS) -> dict[s
     return turns
 
 
-def over(ones: Iterable[float], others: Iterable[float]) -> list[float]:
-    """Ratios, round by round: each by what was measured beside it."""
-    return [one / other for one, other in zip(ones, others, strict=True)]
+def over(numerators: Iterable[float], denominators: Iterable[float]) -> list[float]:
+    """The ratios of what two measures gave in the same rounds."""
+    return [above / below for above, below in zip(numerators, denominators, strict=True)]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the table: what the rounds gave, and what it should be."""
+    """A figure of a table: what the rounds gave, and what it should be."""
 
-    group: str  # the table that it is in
+    group: str  # the table's name
     row: str  # what was measured
     column: str  # against what
-    rounds: list[float]  # one each; none if it couldn't be measured, and then `note` says why
+    rounds: list[float]  # a number each; none if it couldn't be measured: `note` says why
     is_better: Literal["higher", "lower"] = "higher"
     bar: float | None = None  # at least or at most, by `is_better`
-    unit: str = "x"  # of a ratio; a figure in another unit says what the ratio is to
-    is_checked: bool = True  # False for what another machine, as good, would give otherwise
+    unit: str = "x"  # "x" is a ratio
+    is_checked: bool = True  # whether it is compared with a recorded figure of another machine
     note: str = ""  # such as "not installed"
 
     @property
     def name(self) -> str:
-        """The figure's name, by which it is found again in another run."""
+        """The figure's name, which is the same in every run."""
         return f"{self.group}: {self.row}: {self.column}"
 
     @property
     def median(self) -> float:
-        """The middle of the rounds."""
+        """The median of the rounds."""
         return statistics.median(self.rounds)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Between which half of the rounds are: their spread."""
+        """The first and the third quartile of the rounds: half of the rounds lie between them."""
         if len(self.rounds) == 1:
             return self.rounds[0], self.rounds[0]
         low, _, high = statistics.quantiles(self.rounds, n=4, method="inclusive")
@@ -93,7 +93,7 @@ class Figure:
 
     @property
     def is_met(self) -> bool:
-        """Whether the median keeps the bar."""
+        """Whether the median reaches the bar."""
         return self.bar is None or not self.rounds or not _is_worse(self.median, self.bar, self)
 
     def __str__(self) -> str:
@@ -111,7 +111,7 @@ def table(figures: list[Figure]) -> str:
     cells = {(figure.row, figure.column): str(figure) for figure in figures}
     lines = [
         ["", *columns],
-        *([row, *(cells.get((row, one), "") for one in columns)] for row in rows),
+        *([row, *(cells.get((row, column), "") for column in columns)] for row in rows),
     ]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
@@ -122,7 +122,7 @@ def table(figures: list[Figure]) -> str:
 
 
 def as_json(figures: list[Figure]) -> str:
-    """The figures for machines, and the machine that they are from."""
+    """The figures as JSON, with the machine on which they were measured."""
     return json.dumps(
         {
             "machine": machine(),
@@ -147,10 +147,10 @@ def as_json(figures: list[Figure]) -> str:
 
 
 def regressions(figures: Iterable[Figure], recorded: Path) -> tuple[list[str], list[str]]:
-    """What is more than 10 % worse than in the JSON of an earlier run: for certain, and perhaps.
+    """The figures that are more than 10 % worse than recorded: for certain, and perhaps.
 
-    For certain: the median is, and not even the better quartile of this run comes up to the worse
-    one of that run. Where these overlap, the rounds differ too much among themselves to tell.
+    A figure is worse for certain if not even the better quartile of this run reaches the worse
+    quartile of the recorded run. Where they overlap, the rounds differ too much to tell.
     """
     earlier: dict[str, Any] = json.loads(recorded.read_text())["figures"]
     certain: list[str] = []
@@ -171,7 +171,7 @@ def regressions(figures: Iterable[Figure], recorded: Path) -> tuple[list[str], l
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """The machine on which the figures are measured."""
     cpu = [
         line.partition(":")[2].strip()
         for line in _read("/proc/cpuinfo").splitlines()
@@ -184,13 +184,15 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "load": os.getloadavg()[0],
         "libraries": dict(
-            sorted((one.metadata["Name"], one.version) for one in metadata.distributions())
+            sorted(
+                (library.metadata["Name"], library.version) for library in metadata.distributions()
+            )
         ),
     }
 
 
-def _is_worse(one: float, other: float, figure: Figure) -> bool:
-    return one < other if figure.is_better == "higher" else one > other
+def _is_worse(value: float, bar: float, figure: Figure) -> bool:
+    return value < bar if figure.is_better == "higher" else value > bar
 
 
 def _read(path: str) -> str:
