@@ -18,7 +18,28 @@ from pipeline.settings import REPOSITORY, Location, Parser, Settings, matching
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
 
 
-def receiving_options(arguments: list[str] | None = None) -> tuple[Namespace, Settings]:
+@dataclass(frozen=True)
+class ReceivingOptions:
+    """What `image_receiving.py` is asked to receive."""
+
+    sources: list[str]
+    count: int  # images of each source
+    interval: float  # seconds between two images of a source
+    paths: list[str]  # files and directories; none: the mock camera
+    files: list[str]  # all the files that the paths name, unless a directory is watched
+    left_alone: list[str]  # lines about what else is in the directories
+    watch: bool
+
+    def wanted(self, set_aside: int) -> int:
+        """How many images there must be at the end, if so many files were set aside."""
+        if self.paths:
+            return min(self.count, len(self.files) - set_aside)
+        return self.count * len(self.sources)
+
+
+def receiving_options(
+    arguments: list[str] | None = None,
+) -> tuple[ReceivingOptions, Settings]:
     """The options and settings; ends the program with 2 if one makes no sense."""
     parser = Parser("Receive images, from files or made from the original: store, publish them.")
     count = matching("0*[1-9][0-9]{0,8}", "a whole number from 1 to 999999999")
@@ -39,29 +60,37 @@ def receiving_options(arguments: list[str] | None = None) -> tuple[Namespace, Se
     )
     about = "take what comes to this directory, too, until Ctrl-C; remembers what it has taken"
     parser.add_argument("--watch", action="store_true", help=about)
-    options = parser.parse_args(arguments)
-    if options.source and options.sources:
+    given = parser.parse_args(arguments)
+    if given.source and given.sources:
         parser.error("--source and --sources: give one of the two")
-    numbered = [f"cam{number}" for number in range(1, int(options.sources or 0) + 1)]
-    options.sources = numbered or list(dict.fromkeys(options.source or [""]))
-    options.count = int(options.count or (10**9 if options.paths else 11))
-    options.interval = float(options.interval)
-    options.files, options.left_alone = [], []
-    if options.watch and [Path(path).is_dir() for path in options.paths] != [True]:
+    if given.watch and [Path(path).is_dir() for path in given.paths] != [True]:
         parser.error("--watch: give one directory with --from")
-    if options.paths and len(options.sources) > 1:
+    numbered = [f"cam{number}" for number in range(1, int(given.sources or 0) + 1)]
+    named = list(dict.fromkeys(given.source or [""]))
+    if given.paths and len(numbered or named) > 1:
         parser.error("--from: one source at a time")
-    if options.paths and not options.watch:
+    files: list[str] = []
+    left_alone: list[str] = []
+    if given.paths and not given.watch:
         try:
-            options.files, options.left_alone = files_of(options.paths)
+            files, left_alone = files_of(given.paths)
         except InvalidInput as reason:
             parser.error(f"--from: {reason}")
-    settings = parser.settings(options)
-    if options.watch and settings.data.directory:
+    settings = parser.settings(given)
+    if given.watch and settings.data.directory:
         for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
             ours = settings.data.directory / name
-            if ours.exists() and ours.samefile(*options.paths):
-                parser.error(f"--watch: {options.paths[0]!r} is the pipeline's own; watch another")
+            if ours.exists() and ours.samefile(*given.paths):
+                parser.error(f"--watch: {given.paths[0]!r} is the pipeline's own; watch another")
+    options = ReceivingOptions(
+        sources=numbered or named,
+        count=int(given.count or (10**9 if given.paths else 11)),
+        interval=float(given.interval),
+        paths=given.paths,
+        files=files,
+        left_alone=left_alone,
+        watch=given.watch,
+    )
     return options, settings
 
 

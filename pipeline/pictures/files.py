@@ -1,16 +1,16 @@
-"""The pictures that come from files: which there are, whether they are whole, which were taken.
+"""Receives pictures from files.
 
-Whoever's files they are: none is moved, changed or deleted, and nothing is opened that isn't a
-regular file, links to one included.
+The files are somebody else's: none is moved, changed or deleted, and only regular files are opened,
+directly or through a link.
 """
 
 import errno
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 from PIL import Image
@@ -18,31 +18,27 @@ from PIL import Image
 from pipeline.comparison.decode import FITS, FORMATS, decode
 from pipeline.errors import InvalidInput, TransientError
 from pipeline.messages import Path
+from pipeline.pictures.picture import Picture
 from pipeline.retrying import retrying
 from pipeline.store.local_files import read_whole, reason_of
 from pipeline.store.names import EXTENSIONS, digest
 from pipeline.terminal import printable
 
-USUAL = {"TIFF": "tif", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
-SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of ours, not the file's fault
-
-SetAside = Callable[[str, InvalidInput], None]  # with the file's path
+USUAL_EXTENSIONS = {"TIFF": "tif", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
+SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this machine: the file is not at fault
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture that has come, byte for byte."""
+class SetAside(Protocol):
+    """Sets aside a file that can't be used, by its path; a watched file also by its fingerprint."""
 
-    content: bytes
-    extension: str
-    name: str | None = None  # of its file
-    mark: str = ""  # by which a file is known again, as long as nobody changes it
+    def __call__(self, path: str, reason: InvalidInput, fingerprint: str = "") -> None: ...
 
 
 def files_of(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """These files, and of directories their pictures in the order of their names.
+    """The files among the paths, and the pictures in the directories, sorted by name.
 
-    And, for people, what is left alone. Raises `Unusable` if there is nothing to take.
+    The second list has a line for people about whatever else is in the directories. Raises
+    `InvalidInput` if there is no picture at all.
     """
     files: list[str] = []
     left_alone: list[str] = []
@@ -57,11 +53,13 @@ def files_of(paths: Sequence[str]) -> tuple[list[str], list[str]]:
         except OSError as error:
             raise InvalidInput(f"{path!r} can't be listed: {reason_of(error)}") from error
         inside = [os.path.join(path, name) for name in names]
-        directories = {one for one in inside if os.path.isdir(one)}
-        pictures = [one for one in inside if _is_named_so(one) and one not in directories]
+        directories = {entry for entry in inside if os.path.isdir(entry)}
+        pictures = [
+            entry for entry in inside if has_image_name(entry) and entry not in directories
+        ]
         left_alone += [
-            f"{printable(one)}: a directory; name it to take its pictures, too"
-            for one in sorted(directories)
+            f"{printable(entry)}: a directory; name it to take its pictures, too"
+            for entry in sorted(directories)
         ]
         others = len(inside) - len(directories) - len(pictures)
         if others:
@@ -73,7 +71,7 @@ def files_of(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def pictures_of(files: Sequence[str], set_aside: SetAside) -> Iterator[Picture]:
-    """Each file's picture; those that can't be used are set aside."""
+    """The picture of each file, in this order; files that can't be used are set aside."""
     for path in files:
         try:
             picture = read_picture(path)
@@ -85,10 +83,11 @@ def pictures_of(files: Sequence[str], set_aside: SetAside) -> Iterator[Picture]:
 
 @retrying
 def read_picture(path: str) -> Picture:
-    """A file's picture, whole. Raises `Unusable`."""
+    """Read a file's picture. Raises `InvalidInput` if the file has no whole picture."""
     name = os.path.basename(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening some devices does something
+        # Asked before the file is opened: merely opening some devices has an effect.
+        if not stat.S_ISREG(os.stat(path).st_mode):
             raise InvalidInput(f"{name} is no regular file")
         content, status = read_whole(path, name)
     except (OSError, ValueError) as error:
@@ -98,32 +97,36 @@ def read_picture(path: str) -> Picture:
     decode(content, name)
     extension = _extension(name)
     if extension not in EXTENSIONS:
-        extension = usual_extension(content)
+        extension = _usual_extension(content)
     original_name = None
-    with suppress(msgspec.ValidationError, UnicodeEncodeError):
+    with suppress(msgspec.ValidationError, UnicodeEncodeError):  # a name can be any bytes
         original_name = msgspec.convert(name.encode().decode(), Path)
-    return Picture(content, extension, original_name, _mark(path, status))
+    remark = f": {printable(original_name or 'a file whose name is no text')}"
+    return Picture(content, extension, original_name, fingerprint(path, status), remark)
 
 
-def usual_extension(content: bytes) -> str:
-    """That of the format that an image's bytes have."""
-    if content.startswith(FITS):
-        return "fits"
-    kind = Image.open(io.BytesIO(content), formats=FORMATS).format
-    return USUAL.get(str(kind), EXTENSIONS[0])
-
-
-def _is_named_so(path: str) -> bool:
-    """Whether a file in a directory is taken for a picture."""
+def has_image_name(path: str) -> bool:
+    """Whether the name says that the file is a picture and not hidden."""
     name = os.path.basename(path)
     return not name.startswith(".") and _extension(name) in EXTENSIONS
+
+
+def fingerprint(path: str, status: os.stat_result) -> str:
+    """What recognizes a file until somebody changes it: its path, its time and its size.
+
+    The inode's number is left out, since another mount of the same disk may number them otherwise.
+    """
+    about = f"{os.path.abspath(path)}\0{status.st_mtime_ns}\0{status.st_size}"
+    return digest(os.fsencode(about))[:16]
 
 
 def _extension(name: str) -> str:
     return os.path.splitext(name)[1][1:].lower()
 
 
-def _mark(path: str, status: os.stat_result) -> str:
-    """Not of the inode, which another mount of the same disk may number otherwise."""
-    about = f"{os.path.abspath(path)}\0{status.st_mtime_ns}\0{status.st_size}"
-    return digest(os.fsencode(about))[:16]
+def _usual_extension(content: bytes) -> str:
+    """The usual extension of the format that the bytes have."""
+    if content.startswith(FITS):
+        return "fits"
+    image_format = Image.open(io.BytesIO(content), formats=FORMATS).format
+    return USUAL_EXTENSIONS.get(str(image_format), EXTENSIONS[0])

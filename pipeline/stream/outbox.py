@@ -1,30 +1,36 @@
-"""What lets `image_receiving.py` die between storing and publishing, and lose or double nothing.
+"""The outbox: however `image_receiving.py` is killed, no image is lost and none is published twice.
 
-No topic tells a new run where the one before it stopped. So a batch's messages are on disk, in the
-outbox, before its images are; and Kafka gets the batch's mark in one transaction with them, as the
-metadata of an offset that nobody reads from. Whenever we connect, Kafka itself says which message
-was the last to become true.
+A stage that reads a topic finds in Kafka how far it has come. Receiving reads no topic, so two
+things say how far it has come:
 
-One batch is on its way to Kafka while the next one is being stored: the outbox has both.
+* The outbox's file has the messages of each batch before the first image of the batch is stored. It
+  is deleted once all of them are published.
+* The transaction that publishes a batch also commits a marker: the digest of the batch's last
+  message, as the metadata of an offset that nobody reads from.
+
+The next run reads both. The file's messages up to the marked one are published. Those behind it are
+not, and the run publishes them if their images are stored.
 """
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
 
-import msgspec
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
 from pipeline.errors import FatalError, InvalidInput
 from pipeline.messages import DEAD_LETTERS, IMAGES, ReceivedImage, dump
+from pipeline.pictures.seen_files import SET_ASIDE, SeenFiles
 from pipeline.store.database import Database
-from pipeline.store.names import IMAGE_DATABASE, digest
+from pipeline.store.names import digest
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import ABOUT
+from pipeline.stream.outbox_file import OutboxContent, OutboxFile
 from pipeline.stream.transactions import outgoing_message, transact, transactional_producer
 from pipeline.terminal import one_line, printable, say
 
@@ -32,150 +38,177 @@ MARKER = TopicPartition(IMAGES, 0)  # any partition would do
 Messages = Sequence[ReceivedImage]
 
 
-class Outbox:
-    """The images of one source that are being stored and published, under a name of its own."""
+def receiver_name(source: str) -> str:
+    """The name of a source's receiver: its transactional id, its group and its outbox's file."""
+    return f"image_receiving-{source}".rstrip("-")
 
-    def __init__(self, kafka: Kafka, images: Database, name: str) -> None:
-        self.stop = kafka.stop
-        self.name = name
-        self._images = images
-        self._path = f"{IMAGE_DATABASE}/.{name}.json"
+
+class Outbox:
+    """What a source's receiver has stored, or is about to store, and Kafka may not have yet.
+
+    A batch is published in a thread of its own, while the next one is taken and stored.
+    """
+
+    def __init__(self, kafka: Kafka, images: Database, source: str) -> None:
+        """Connect to Kafka. From then on, no earlier receiver of the source can publish."""
+        self.set_aside_count = 0
+        self.seen = SeenFiles({})
+        self.known: int  # the number behind the last image that Kafka has; 0 if it knows none
         self._kafka = kafka
-        self._closing = ExitStack()
+        self._images = images
+        self._source = source
+        self._name = receiver_name(source)
+        self._file = OutboxFile(images, self._name)
+        self._unpublished: Messages = ()
+        self._lock = threading.Lock()  # of `_unpublished` and the file
+        self._thread = ThreadPoolExecutor(1)  # in which everything is sent, one after the other
+        self._publishing: Future[None] | None = None
         self._producer: KafkaProducer
-        self._thread = ThreadPoolExecutor(1)
-        self._sending: Future[Messages] | None = None
-        self._sent: Messages = ()  # on its way, or the last that was
-        self._put: Messages = ()
-        self._marked: str
-        self.known: int  # the number after the last one that Kafka has, if it remembers any
+        self._marker: str  # the last message that Kafka has, by its digest
+        self._closing = ExitStack()
         self._connect()
 
-    def left(self) -> list[ReceivedImage]:
-        """What an interrupted run has stored and not published."""
-        try:
-            content = self._images.read(self._path)
-        except InvalidInput:
-            return []
-        try:
-            messages = msgspec.json.decode(content, type=list[ReceivedImage])
-        except msgspec.MsgspecError as error:
-            raise FatalError(
-                f"{self._path} in {self._images.where} is damaged: {error}; remove it"
-            ) from error
-        published = [_mark(one) == self._marked for one in messages]
-        unpublished = messages[published.index(True) + 1 :] if any(published) else messages
-        stored = list(takewhile(lambda one: self._images.has(one.path), unpublished))
-        # Images are put in place side by side. Those beyond the first that is missing would leave
-        # a gap in the numbers; nobody was told of them, and they are received anew.
+    def recover(self) -> None:
+        """Publish what an interrupted run stored and did not publish, and say so.
+
+        Images of one batch are stored side by side. Those behind the first one that is missing
+        would leave a gap in the numbers: they are deleted, since nobody was told of them.
+        """
+        self._file.convert()
+        content = self._file.read()
+        self.seen = SeenFiles(content.seen)
+        is_marked = [_digest(message) == self._marker for message in content.unpublished]
+        begin = is_marked.index(True) + 1 if any(is_marked) else 0
+        unpublished = content.unpublished[begin:]
+        stored = list(takewhile(lambda message: self._images.has(message.path), unpublished))
         for message in unpublished[len(stored) :]:
             if self._is_stored(message):
                 self._images.remove(message.path)
-        return [one for one in stored if self._is_stored(one)]
+        self._unpublished = list(filter(self._is_stored, stored))
+        self._write_file()
+        if self._unpublished:
+            said = "received by the run before, which was interrupted"
+            self.publish(
+                self._unpublished,
+                [f"{message.image_id}  {said}" for message in self._unpublished],
+            )
+            self._finish_publishing()
 
-    def put(self, messages: Messages) -> None:
-        """Remember a batch, before its images are put in place."""
-        self._put = messages
-        self._images.write(self._path, msgspec.json.encode([*self._sent, *messages]))
-        self._images.sync()
+    def remember(self, messages: Messages, fingerprints: Sequence[str]) -> None:
+        """Write a batch to the outbox's file, before its images are stored.
 
-    def publish(self) -> Messages:
-        """Send the batch that was put, if any; return the one before it, which Kafka now has."""
-        if not self._put:
-            return ()
-        published = self.settle()
-        self._sent, self._put = self._put, ()
-        self._sending = self._thread.submit(self._send, self._sent)
-        return published
+        The fingerprints are those of the files that the images come from.
+        """
+        with self._lock:
+            for message, fingerprint in zip(messages, fingerprints, strict=True):
+                self.seen.add(fingerprint, message.number)
+            self._unpublished = [*self._unpublished, *messages]
+            self._write_file()
 
-    def settle(self) -> Messages:
-        """The batch that was on its way, once Kafka has acknowledged it."""
-        sending, self._sending = self._sending, None
-        return sending.result() if sending else ()
+    def publish(self, messages: Messages, lines: Sequence[str]) -> None:
+        """Begin to publish a batch whose images are stored; the lines are said once Kafka has it.
 
-    def set_aside(self, source: str, path: str, reason: InvalidInput) -> None:
-        """Send a dead letter of a file that can't be used; return once Kafka has it."""
+        Waits until Kafka has the batch before.
+        """
+        self._finish_publishing()
+        self._publishing = self._thread.submit(self._publish, messages, lines)
+
+    def set_aside(self, path: str, reason: InvalidInput, fingerprint: str = "") -> None:
+        """Publish a dead letter of a file that can't be used, and say so.
+
+        A watched file's fingerprint is remembered. After a kill, there may be a second letter of
+        the same file, which does no harm.
+        """
+        about = {
+            "stage": "image_receiving",
+            "exception.class.name": type(reason).__name__,
+            "exception.message": printable(str(reason)),
+            "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        }
         letter = {
             "topic": DEAD_LETTERS,
-            "key": source.encode(),
+            "key": self._source.encode(),
             "value": path.encode(errors="backslashreplace"),
-            "headers": [
-                (f"{ABOUT}stage", b"image_receiving"),
-                (f"{ABOUT}exception.class.name", type(reason).__name__.encode()),
-                (f"{ABOUT}exception.message", printable(str(reason)).encode()),
-                (f"{ABOUT}time", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}".encode()),
-            ],
+            "headers": [(f"{ABOUT}{name}", value.encode()) for name, value in about.items()],
         }
-        # Behind the batch that is on its way. A try that Kafka has, and didn't tell us of, is twice
-        # there: of a file that was set aside, that does no harm.
-        self._thread.submit(self._send_letter, letter).result()
 
-    def forget(self) -> None:
-        """Forget what has been published, which by now is all."""
-        if self._sent:
-            self._images.remove(self._path)
-        self._sent = ()
+        def send() -> None:
+            transact(self._producer, [letter])
+
+        self._thread.submit(self._until_confirmed, send).result()
+        self.set_aside_count += 1
+        say(f"set aside  {printable(path)}: {printable(str(reason))}")
+        if fingerprint:
+            with self._lock:
+                self.seen.add(fingerprint, SET_ASIDE)
+                self._write_file()
 
     def close(self) -> None:
-        """Leave Kafka."""
-        self.forget()
+        """Wait until Kafka has everything, and disconnect."""
+        self._finish_publishing()
         self._closing.close()
 
-    def _send(self, messages: Messages) -> Messages:
-        """Publish a batch in one transaction."""
-        mark = _mark(messages[-1])
-        marker = {MARKER: OffsetAndMetadata(messages[-1].number + 1, mark, -1)}
-        outgoing = [outgoing_message(IMAGES, one) for one in messages]
-        marked_before = self._marked
-        pause = 0.125
-        while self._marked != mark:
-            if self._marked not in (marked_before, ""):  # Kafka forgets it after an idle week
+    def _finish_publishing(self) -> None:
+        if self._publishing:
+            self._publishing.result()
+
+    def _publish(self, messages: Messages, lines: Sequence[str]) -> None:
+        """Publish a batch with its marker, in the outbox's thread."""
+        last = _digest(messages[-1])
+        marker = {MARKER: OffsetAndMetadata(messages[-1].number + 1, last, -1)}
+        outgoing = [outgoing_message(IMAGES, message) for message in messages]
+        marker_before = self._marker
+
+        def send() -> None:
+            if self._marker == last:  # the try before was committed, and its answer was lost
+                return
+            if self._marker not in (marker_before, ""):  # Kafka forgets it after an idle week
                 raise FatalError(
-                    f"another {self.name} publishes, on another machine; this one ends"
+                    f"another {self._name} publishes, on another machine; this one ends"
                 )
-            try:
-                transact(self._producer, outgoing, marker, self.name)
-                self._marked = mark
-            except KafkaError as error:
-                pause = self._connect_again(error, pause)
-        return messages
+            transact(self._producer, outgoing, marker, self._name)
+            self._marker = last
 
-    def _send_letter(self, letter: Mapping[str, Any]) -> None:
-        pause = 0.125
-        while True:
-            try:
-                return transact(self._producer, [letter])
-            except KafkaError as error:
-                pause = self._connect_again(error, pause)
+        self._until_confirmed(send)
+        for line in lines:
+            say(line)
+        with self._lock:
+            self._unpublished = self._unpublished[len(messages) :]
+            if not self._unpublished:  # otherwise the next batch rewrites the file anyway
+                self._write_file()
 
-    def _connect_again(self, error: KafkaError, pause: float) -> float:
-        """After so many seconds; returns how many it is to be the next time."""
-        self._kafka.end_if_forbidden(error)
-        say(f"Kafka did not confirm the commit: {one_line(error)}; trying again")
-        self.stop.wait(pause)
+    def _until_confirmed(self, send: Callable[[], None]) -> None:
+        """Try until Kafka has confirmed a transaction, each time with a new connection."""
+        Retrying(
+            retry=retry_if_exception_type(KafkaError),
+            wait=wait_exponential(0.125, max=10),
+            before_sleep=self._say_unconfirmed,
+            sleep=self._connect_again,
+        )(send)
+
+    def _say_unconfirmed(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome and attempt.outcome.exception()
+        if error:
+            self._kafka.end_if_forbidden(error)
+            say(f"Kafka did not confirm the commit: {one_line(error)}; trying again")
+
+    def _connect_again(self, seconds: float) -> None:
+        self._kafka.stop.wait(seconds)
         self._connect()
-        return min(2 * pause, 10)
-
-    def _is_stored(self, message: ReceivedImage) -> bool:
-        try:
-            self._images.read(message.path, message.sha256)
-        except InvalidInput:
-            return False
-        return True
 
     def _connect(self) -> None:
         self._closing.close()
         made = self._closing.enter_context(self._kafka.connect(self._make))
-        self._producer, self.known, self._marked = made
+        self._producer, self.known, self._marker = made
 
     def _make(self, kafka: Kafka, closing: ExitStack) -> tuple[KafkaProducer, int, str]:
+        """A producer, and what the marker says once no other producer of the name can change it."""
         kafka.check()
-        # From here on nothing that had this name before can publish, so what is last stays so.
-        producer = transactional_producer(kafka, self.name, closing)
+        producer = transactional_producer(kafka, self._name, closing)
         consumer = KafkaConsumer(
             **kafka.options,
-            group_id=self.name,
-            # Otherwise it would read the marker before one that is just being committed.
+            group_id=self._name,
+            # Otherwise it would not wait for a marker whose transaction is just being committed.
             isolation_level="read_committed",
         )
         try:
@@ -184,6 +217,17 @@ class Outbox:
             consumer.close(autocommit=False, timeout_ms=1000)
         return (producer, marker.offset, marker.metadata) if marker else (producer, 0, "")
 
+    def _is_stored(self, message: ReceivedImage) -> bool:
+        """Whether the message's image is in place, with the bytes that the message says."""
+        try:
+            self._images.read(message.path, message.sha256)
+        except InvalidInput:
+            return False
+        return True
 
-def _mark(message: ReceivedImage) -> str:
+    def _write_file(self) -> None:
+        self._file.write(OutboxContent(list(self._unpublished), self.seen.directories))
+
+
+def _digest(message: ReceivedImage) -> str:
     return digest(dump(message))

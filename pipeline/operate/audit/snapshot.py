@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
 
-import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
 
-from pipeline.errors import InvalidInput
+from pipeline.errors import FatalError, InvalidInput
 from pipeline.messages import (
     ALERTS,
     DEAD_LETTERS,
@@ -28,6 +27,7 @@ from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
 from pipeline.stream.deduplication import CAUSE
 from pipeline.stream.groups import committed_offsets, is_committed
+from pipeline.stream.outbox_file import read_outbox
 from pipeline.stream.positions import origin_of, position_of
 from pipeline.stream.topic_reader import TopicReader
 
@@ -97,9 +97,8 @@ class Snapshot:
     def _outbox(self) -> Iterator[ReceivedImage]:
         """The messages that `image_receiving.py` has still to publish."""
         for name in self.images.names(OUTBOX):
-            with suppress(InvalidInput, msgspec.MsgspecError):
-                content = self.images.read(f"{self.images.name}/{name}")
-                yield from msgspec.json.decode(content, type=list[ReceivedImage])
+            with suppress(FatalError):  # the file is damaged
+                yield from read_outbox(self.images, f"{self.images.name}/{name}").unpublished
 
 
 def causes_of(record: ConsumerRecord) -> set[bytes]:
