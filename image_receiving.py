@@ -72,9 +72,7 @@ def open_database(source: str, settings: Settings) -> Database:
     return Database(settings.data, IMAGE_DATABASE, lock)
 
 
-def receive(
-    source: str, images: Database, kafka: Kafka, options: ReceivingOptions
-) -> Counter[str]:
+def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptions) -> Counter[str]:
     """Receive the images of one source; how many were received, and how many files set aside."""
     outbox = Outbox(kafka, images, source)
     outbox.recover()

@@ -29,9 +29,10 @@ SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this machine: the f
 
 
 class SetAside(Protocol):
-    """Sets aside a file that can't be used, by its path; a watched file also by its fingerprint."""
+    """A function that sets aside a file."""
 
-    def __call__(self, path: str, reason: InvalidInput, fingerprint: str = "") -> None: ...
+    def __call__(self, path: str, reason: InvalidInput, fingerprint: str = "") -> None:
+        """Set aside the file at the path; only a watched file needs its fingerprint remembered."""
 
 
 def files_of(paths: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -54,9 +55,7 @@ def files_of(paths: Sequence[str]) -> tuple[list[str], list[str]]:
             raise InvalidInput(f"{path!r} can't be listed: {reason_of(error)}") from error
         inside = [os.path.join(path, name) for name in names]
         directories = {entry for entry in inside if os.path.isdir(entry)}
-        pictures = [
-            entry for entry in inside if has_image_name(entry) and entry not in directories
-        ]
+        pictures = [entry for entry in inside if has_image_name(entry) and entry not in directories]
         left_alone += [
             f"{printable(entry)}: a directory; name it to take its pictures, too"
             for entry in sorted(directories)

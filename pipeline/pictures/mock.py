@@ -46,10 +46,7 @@ def mock_pictures(
     The image before is at `previous_path` in the image database. If that is empty, there is none,
     and the original is sent first. Raises `FatalError`.
     """
-    if previous_path:
-        content = _read_image(images, previous_path)
-    else:
-        content = read_original(settings)
+    content = _read_image(images, previous_path) if previous_path else read_original(settings)
     extension = (previous_path or ORIGINAL).rpartition(".")[2]
     for n in itertools.count(number):
         if n:

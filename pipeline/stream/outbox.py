@@ -188,7 +188,7 @@ class Outbox:
 
     def _say_unconfirmed(self, attempt: RetryCallState) -> None:
         error = attempt.outcome and attempt.outcome.exception()
-        if error:
+        if isinstance(error, KafkaError):
             self._kafka.end_if_forbidden(error)
             say(f"Kafka did not confirm the commit: {one_line(error)}; trying again")
 

@@ -52,7 +52,7 @@ class OutboxFile:
 
 
 def read_outbox(images: Database, path: str) -> OutboxContent:
-    """What an outbox's file says; nothing if there is none. Raises `FatalError` if it is damaged."""
+    """What an outbox's file says; nothing if there is none. Raises `FatalError` if damaged."""
     content = _decode(images, path, OutboxContent | list[ReceivedImage]) or OutboxContent()
     if isinstance(content, OutboxContent):
         return content

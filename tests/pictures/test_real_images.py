@@ -18,11 +18,14 @@ from conftest import HERE, Pipeline, Program, StoredPipeline, slow, until
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.errors import InvalidInput
 from pipeline.messages import ImageEvent, ImageWithoutEvent, ReceivedImage, parse
-from pipeline.pictures.watch import DirectoryWatcher, SeenFiles
+from pipeline.pictures.seen_files import SeenFiles
+from pipeline.pictures.watch import DirectoryWatcher
 from pipeline.settings import Location
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
+from pipeline.stream.outbox_file import OutboxFile
 
 RNG = np.random.default_rng(5)
 ABOUT = "__connect.errors."
@@ -317,7 +320,7 @@ def test_pictures_that_come(pipeline: Pipeline, folder: Path) -> None:
     again.says("00008  received: z.png")
     assert again.stop() == 0
     assert again.lines[-1] == "image_receiving: received 1 images; 0 set aside"
-    assert pipeline.files("image_database")[0] == ".image_receiving.seen.json"
+    assert pipeline.files("image_database")[0] == ".image_receiving.json"
     assert command(pipeline, "audit")
 
 
@@ -436,7 +439,7 @@ class NoSignals(StopSignal):
         self._asked = False
 
 
-def test_links_to_a_disk_that_is_away(data: Path, tmp_path: Path) -> None:
+def test_links_to_a_disk_that_is_away(tmp_path: Path) -> None:
     """What they led to is remembered while it is away, and not received again once it is back."""
     disk, watched = tmp_path / "disk", tmp_path / "watched"
     disk.mkdir()
@@ -445,18 +448,21 @@ def test_links_to_a_disk_that_is_away(data: Path, tmp_path: Path) -> None:
         picture(disk / f"{number}.png", number)
         (watched / f"{number}.png").symlink_to(disk / f"{number}.png")
     picture(watched / "here.png", 9)
-    memory = SeenFiles(
-        Database(Location(str(data)), "image_database"), "image_receiving", 0, str(watched)
-    )
+    seen = SeenFiles({})
     aside: list[str] = []
-    watch = DirectoryWatcher(str(watched), memory, lambda path, _: aside.append(path), NoSignals())
+
+    def set_aside(path: str, reason: InvalidInput, fingerprint: str = "") -> None:
+        del reason, fingerprint
+        aside.append(path)
+
+    watch = DirectoryWatcher(str(watched), seen, set_aside, NoSignals())
     pictures = watch.pictures()
     taken: list[str | None] = []
 
     def look() -> int:
         while (one := next(pictures)) is not None:
-            memory.note(one.mark, len(taken))
-            taken.append(one.name)
+            seen.add(one.fingerprint, len(taken))
+            taken.append(one.original_name)
         return len(taken)
 
     until(lambda: look() == 4, "the pictures")
@@ -472,7 +478,6 @@ def test_links_to_a_disk_that_is_away(data: Path, tmp_path: Path) -> None:
 
 def test_files_that_are_gone_are_forgotten(pipeline: Pipeline, folder: Path) -> None:
     """The memory is as large as the directory, not as all that ever was in it."""
-    seen = pipeline.data / "image_database" / ".image_receiving.seen.json"
     for number in range(5):
         picture(folder / f"{number}.png", number)
     receiving = watch(pipeline, folder)
@@ -482,8 +487,35 @@ def test_files_that_are_gone_are_forgotten(pipeline: Pipeline, folder: Path) -> 
     picture(folder / "new.png", 7)
     receiving.says("00005  received")
     assert receiving.stop() == 0
-    (marks,) = msgspec.json.decode(seen.read_bytes()).values()
-    assert sorted(marks.values()) == [3, 4, 5]
+    images = Database(Location(str(pipeline.data)), "image_database")
+    content = OutboxFile(images, "image_receiving").read()
+    assert content.unpublished == []
+    (numbers,) = content.seen.values()
+    assert sorted(numbers.values()) == [3, 4, 5]
+
+
+def test_the_files_of_an_earlier_version(pipeline: Pipeline, folder: Path) -> None:
+    """A list of messages, and what was seen in a file of its own, go on being understood."""
+    picture(folder / "a.png", 1)
+    receiving = watch(pipeline, folder)
+    receiving.says("00000  received")
+    assert receiving.stop() == 0
+    outbox = pipeline.data / "image_database" / ".image_receiving.json"
+    seen = pipeline.data / "image_database" / ".image_receiving.seen.json"
+    seen.write_bytes(msgspec.json.encode(msgspec.json.decode(outbox.read_bytes())["seen"]))
+    outbox.write_bytes(msgspec.json.encode(messages(pipeline)))
+    receiving = watch(pipeline, folder)
+    picture(folder / "b.png", 2)
+    receiving.says("00001  received: b.png")
+    assert receiving.stop() == 0
+    assert [one.original_name for one in messages(pipeline)] == ["a.png", "b.png"]
+    assert not seen.exists()
+    outbox.unlink()
+    seen.write_text("[]")
+    damaged = watch(pipeline, folder)
+    assert damaged.ends() == 1
+    assert ".image_receiving.seen.json" in damaged.lines[-1]
+    assert "remove it" in damaged.lines[-1]
 
 
 def test_many_files_that_wait(pipeline: Pipeline, folder: Path) -> None:
