@@ -66,7 +66,7 @@ def letters(pipeline: Pipeline) -> dict[str, str]:
     for record in pipeline.records("dead-letters"):
         headers = {name: value.decode() for name, value in record.headers}
         assert headers[f"{ABOUT}stage"] == "image_receiving"
-        assert headers[f"{ABOUT}exception.class.name"] == "Unusable"
+        assert headers[f"{ABOUT}exception.class.name"] == "InvalidInput"
         assert headers[f"{ABOUT}time"].endswith("Z")
         assert f"{ABOUT}topic" not in headers
         path = record.value.decode()
