@@ -18,7 +18,7 @@ is published twice (see `pipeline/stream/outbox.py`).
 from collections import Counter
 from collections.abc import Iterator
 
-from pipeline.concurrently import for_each
+from pipeline.concurrently import run_concurrently
 from pipeline.errors import FatalError
 from pipeline.options import ReceivingOptions, receiving_options
 from pipeline.pictures.batches import batches, paced
@@ -57,7 +57,8 @@ def main() -> None:
     def receive_from(source: str) -> Counter[str]:
         return receive(source, databases[source], kafka, options)
 
-    total = sum(for_each(options.sources, receive_from, kafka.stop), Counter[str]())
+    counts = run_concurrently(receive_from, options.sources, kafka.stop)
+    total = sum(counts, Counter[str]())
     wanted = options.wanted(total["set aside"])
     missing = wanted - total["received"]
     if missing > 0 and not options.watch:
@@ -91,14 +92,14 @@ def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptio
     pictures = paced(pictures, options.count, options.interval, kafka.stop)
 
     for batch in batches(pictures, BATCH, BATCH_BYTES // len(options.sources)):
-        messages = [image_of(picture, source, number + n) for n, picture in enumerate(batch)]
-        outbox.remember(messages, [picture.fingerprint for picture in batch])
+        messages = [image_of(picture, source, n) for n, picture in enumerate(batch, number)]
         lines = []
+        outbox.remember(messages, [picture.fingerprint for picture in batch])
         for message, picture in zip(messages, batch, strict=True):
             images.write(message.path, picture.content, is_new=True)
             lines.append(f"{message.image_id}  received{picture.remark}")
         images.sync()
-        outbox.publish(messages, lines)
+        outbox.publish(messages, say_when_published=lines)
         number += len(batch)
     outbox.close()
     return Counter({"received": number - last - 1, "set aside": outbox.set_aside_count})

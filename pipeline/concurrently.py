@@ -10,11 +10,12 @@ from pipeline.stop_signal import StopSignal
 T = TypeVar("T")
 
 
-def for_each(sources: Sequence[str], run: Callable[[str], T], stop: StopSignal) -> list[T]:
-    """Run the function for all sources at the same time; what it returns for those it ends for.
+def run_concurrently(run: Callable[[str], T], sources: Sequence[str], stop: StopSignal) -> list[T]:
+    """Run the function for all sources at the same time, each in a thread; what it returned.
 
-    An error of one source asks the others to stop. Raises `FatalError` with the texts of all
-    sources' errors once all have ended. A source that was only stopped is no error.
+    After an error of one source the others are asked to stop. Once all have ended, this raises
+    `FatalError` with the texts of all errors. A source that was only stopped returns nothing, which
+    is no error.
     """
 
     def stop_others(ended: "Future[T]") -> None:

@@ -44,9 +44,9 @@ def receiver_name(source: str) -> str:
 
 
 class Outbox:
-    """What a source's receiver has stored, or is about to store, and Kafka may not have yet.
+    """The images of one source on their way into the image database and to Kafka.
 
-    A batch is published in a thread of its own, while the next one is taken and stored.
+    Of each batch, `remember` comes before its images are stored, and `publish` after that.
     """
 
     def __init__(self, kafka: Kafka, images: Database, source: str) -> None:
@@ -105,13 +105,13 @@ class Outbox:
             self._unpublished = [*self._unpublished, *messages]
             self._write_file()
 
-    def publish(self, messages: Messages, lines: Sequence[str]) -> None:
-        """Begin to publish a batch whose images are stored; the lines are said once Kafka has it.
+    def publish(self, messages: Messages, say_when_published: Sequence[str]) -> None:
+        """Begin to publish a batch whose images are stored, once the batch before it is published.
 
-        Waits until Kafka has the batch before.
+        The next batch can be taken and stored meanwhile.
         """
         self._finish_publishing()
-        self._publishing = self._thread.submit(self._publish, messages, lines)
+        self._publishing = self._thread.submit(self._publish, messages, say_when_published)
 
     def set_aside(self, path: str, reason: InvalidInput, fingerprint: str = "") -> None:
         """Publish a dead letter of a file that can't be used, and say so.
