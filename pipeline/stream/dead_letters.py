@@ -7,7 +7,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import DEAD_LETTERS, NOTIFICATIONS, moment
-from pipeline.stages import CONSUMING_STAGES
+from pipeline.stages import CONSUMING_STAGES, IMAGE_RECEIVING
 from pipeline.stream.kafka_python import writable
 from pipeline.terminal import printable
 
@@ -42,6 +42,22 @@ def dead_letter(
     if key is not None:
         headers.append((f"{ABOUT}key", key))
     return {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": came + headers}, why
+
+
+def dead_letter_of_file(path: str, source: str, reason: InvalidInput) -> dict[str, Any]:
+    """The path of a file that `image_receiving.py` can't use, as a dead letter."""
+    about = {
+        "stage": IMAGE_RECEIVING.name,
+        "exception.class.name": type(reason).__name__,
+        "exception.message": printable(str(reason)),
+        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    return {
+        "topic": DEAD_LETTERS,
+        "key": source.encode(),
+        "value": path.encode(errors="backslashreplace"),
+        "headers": [(f"{ABOUT}{name}", value.encode()) for name, value in about.items()],
+    }
 
 
 class DeadLetter:

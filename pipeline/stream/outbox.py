@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from itertools import takewhile
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
@@ -24,12 +23,13 @@ from kafka.errors import KafkaError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
 from pipeline.errors import FatalError, InvalidInput
-from pipeline.messages import DEAD_LETTERS, IMAGES, ReceivedImage, dump
+from pipeline.messages import IMAGES, ReceivedImage, dump
 from pipeline.pictures.seen_files import SET_ASIDE, SeenFiles
+from pipeline.stages import IMAGE_RECEIVING
 from pipeline.store.database import Database
 from pipeline.store.names import digest
 from pipeline.stream.connection import Kafka
-from pipeline.stream.dead_letters import ABOUT
+from pipeline.stream.dead_letters import dead_letter_of_file
 from pipeline.stream.outbox_file import OutboxContent, OutboxFile
 from pipeline.stream.transactions import outgoing_message, transact, transactional_producer
 from pipeline.terminal import one_line, printable, say
@@ -40,7 +40,7 @@ Messages = Sequence[ReceivedImage]
 
 def receiver_name(source: str) -> str:
     """The name of a source's receiver: its transactional id, its group and its outbox's file."""
-    return f"image_receiving-{source}".rstrip("-")
+    return f"{IMAGE_RECEIVING.name}-{source}".rstrip("-")
 
 
 class Outbox:
@@ -87,11 +87,9 @@ class Outbox:
         self._unpublished = list(filter(self._is_stored, stored))
         self._write_file()
         if self._unpublished:
-            said = "received by the run before, which was interrupted"
-            self.publish(
-                self._unpublished,
-                [f"{message.image_id}  {said}" for message in self._unpublished],
-            )
+            what = "received by the run before, which was interrupted"
+            lines = [f"{message.image_id}  {what}" for message in self._unpublished]
+            self.publish(self._unpublished, lines)
             self._finish_publishing()
 
     def remember(self, messages: Messages, fingerprints: Sequence[str]) -> None:
@@ -119,23 +117,10 @@ class Outbox:
         A watched file's fingerprint is remembered. After a kill, there may be a second letter of
         the same file, which does no harm.
         """
-        about = {
-            "stage": "image_receiving",
-            "exception.class.name": type(reason).__name__,
-            "exception.message": printable(str(reason)),
-            "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        }
-        letter = {
-            "topic": DEAD_LETTERS,
-            "key": self._source.encode(),
-            "value": path.encode(errors="backslashreplace"),
-            "headers": [(f"{ABOUT}{name}", value.encode()) for name, value in about.items()],
-        }
-
-        def send() -> None:
-            transact(self._producer, [letter])
-
-        self._thread.submit(self._until_confirmed, send).result()
+        letter = dead_letter_of_file(path, self._source, reason)
+        self._thread.submit(
+            self._until_confirmed, lambda: transact(self._producer, [letter])
+        ).result()
         self.set_aside_count += 1
         say(f"set aside  {printable(path)}: {printable(str(reason))}")
         if fingerprint:
