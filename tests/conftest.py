@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -172,6 +173,22 @@ def file_system(directory: Path, size: str) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", directory], check=True)
     yield directory
     subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files() -> Iterator[None]:
+    """A directory for temporary files of this worker alone.
+
+    In it are the locks of running programs, and the lock by which Kafkas start one after the other:
+    so neither another worker nor another run on this machine makes a test wait.
+    """
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", directory)
+        patch.setattr(tempfile, "tempdir", directory)
+        yield
 
 
 @pytest.fixture(scope="session")
