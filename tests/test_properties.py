@@ -27,8 +27,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import MESSAGE_TYPES, dump, image_id, parse, schema
 from pipeline.settings import Location
 from pipeline.store.database import Database
-from pipeline.stream.dead_letters import DeadLetter
-from pipeline.stream.positions import origin_of
+from pipeline.stream.dead_letters import DeadLetter, origin_of
 from pipeline.terminal import printable
 
 SCHEMA: dict[str, Any] = schema()

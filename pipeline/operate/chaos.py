@@ -57,8 +57,9 @@ from pipeline.store.names import (
 from pipeline.store.numbering import last_image
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
+from pipeline.stream.dead_letters import origin_of
 from pipeline.stream.groups import committed_offsets, is_committed
-from pipeline.stream.positions import RecordPosition, origin_of, position_of
+from pipeline.stream.positions import RecordPosition, position_of
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
 

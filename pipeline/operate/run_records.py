@@ -11,9 +11,9 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
 from pipeline.stages import CONSUMING_STAGES
 from pipeline.stream.connection import Kafka
-from pipeline.stream.dead_letters import ABOUT
+from pipeline.stream.dead_letters import ABOUT, origin_of
 from pipeline.stream.groups import committed_offsets, is_committed
-from pipeline.stream.positions import RecordPosition, origin_of, position_of
+from pipeline.stream.positions import RecordPosition, position_of
 from pipeline.stream.topic_reader import TopicReader
 
 

@@ -9,6 +9,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import DEAD_LETTERS, NOTIFICATIONS, moment
 from pipeline.stages import CONSUMING_STAGES, IMAGE_RECEIVING
 from pipeline.stream.kafka_python import writable
+from pipeline.stream.positions import RecordPosition
 from pipeline.terminal import printable
 
 SENT_BACK = "dead-letter"  # header of a record that was sent back: which dead letter it was
@@ -58,6 +59,20 @@ def dead_letter_of_file(path: str, source: str, reason: InvalidInput) -> dict[st
         "value": path.encode(errors="backslashreplace"),
         "headers": [(f"{ABOUT}{name}", value.encode()) for name, value in about.items()],
     }
+
+
+def origin_of(dead_letter: ConsumerRecord) -> RecordPosition:
+    """Where the record was that became this dead letter.
+
+    A dead letter of another program may not say; its origin then has no topic, or the offset -1.
+    """
+    headers = dict(dead_letter.headers)
+    topic, *numbers = (
+        (headers.get(f"{ABOUT}{name}") or b"").decode(errors="replace")
+        for name in ("topic", "partition", "offset")
+    )
+    partition, offset = (int(number) if number.isdecimal() else -1 for number in numbers)
+    return RecordPosition(topic, partition, offset)
 
 
 class DeadLetter:

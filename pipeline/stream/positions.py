@@ -22,20 +22,6 @@ def position_of(record: ConsumerRecord) -> RecordPosition:
     return RecordPosition(record.topic, record.partition, record.offset)
 
 
-def origin_of(dead_letter: ConsumerRecord) -> RecordPosition:
-    """Where the record was that became this dead letter.
-
-    A dead letter of another program may not say; its origin then has no topic, or the offset -1.
-    """
-    headers = dict(dead_letter.headers)
-    topic, *numbers = (
-        (headers.get(f"__connect.errors.{name}") or b"").decode(errors="replace")
-        for name in ("topic", "partition", "offset")
-    )
-    partition, offset = (int(number) if number.isdecimal() else -1 for number in numbers)
-    return RecordPosition(topic, partition, offset)
-
-
 def partition_name(partition: TopicPartition) -> str:
     """The partition as people write it: `topic[partition]`."""
     return f"{partition.topic}[{partition.partition}]"

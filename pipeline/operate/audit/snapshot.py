@@ -25,10 +25,11 @@ from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
+from pipeline.stream.dead_letters import origin_of
 from pipeline.stream.deduplication import CAUSE
 from pipeline.stream.groups import committed_offsets, is_committed
 from pipeline.stream.outbox_file import read_outbox
-from pipeline.stream.positions import origin_of, position_of
+from pipeline.stream.positions import position_of
 from pipeline.stream.topic_reader import TopicReader
 
 OUTBOX = ".image_receiving"  # how the names of the outboxes in the image database begin
