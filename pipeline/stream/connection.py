@@ -91,7 +91,7 @@ class Kafka:
         if is_forbidden(error):
             raise FatalError(
                 f"Kafka at {self._where} forbids it: {one_line(error)}; give this program's "
-                "user the rights that the README lists"
+                "user the rights that docs/security.md lists"
             )
 
     @contextmanager

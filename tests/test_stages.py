@@ -1,0 +1,14 @@
+"""What a stage is said to be, before it starts."""
+
+import pytest
+
+from pipeline.messages import ALERTS
+from pipeline.stages import StageDefinition
+
+
+def test_a_topic_without_a_type_of_message() -> None:
+    """Whoever adds a stage learns at its first start what is missing, and where to add it."""
+    with pytest.raises(
+        ValueError, match=r"stage follow_up: the topic 'follow-ups' .* MESSAGE_TYPES"
+    ):
+        StageDefinition("follow_up", ALERTS, "follow-ups", also_publishes=(), writes="follow_ups")
