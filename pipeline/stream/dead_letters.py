@@ -1,5 +1,6 @@
 """Dead letters: records that could not be used, byte for byte, with the reason in headers."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,36 +30,35 @@ def dead_letter(
     if size > LARGEST:
         reason = InvalidInput(f"it takes {size} bytes, too many to keep, and is left where it is")
         came, key, value = [], None, b""
-    why = printable(str(reason))  # which may quote the message
-    about = {
-        "topic": record.topic,
-        "partition": record.partition,
-        "offset": record.offset,
-        "stage": stage,
-        "exception.class.name": type(reason).__name__,
-        "exception.message": why,
-        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-    }
-    headers = [(f"{ABOUT}{name}", str(value).encode()) for name, value in about.items()]
+    origin = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    headers = came + _headers(stage, reason, origin)
     if key is not None:
         headers.append((f"{ABOUT}key", key))
-    return {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": came + headers}, why
+    letter = {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": headers}
+    return letter, printable(str(reason))  # which may quote the message
 
 
 def dead_letter_of_file(path: str, source: str, reason: InvalidInput) -> dict[str, Any]:
     """The path of a file that `image_receiving.py` can't use, as a dead letter."""
-    about = {
-        "stage": IMAGE_RECEIVING.name,
-        "exception.class.name": type(reason).__name__,
-        "exception.message": printable(str(reason)),
-        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-    }
     return {
         "topic": DEAD_LETTERS,
         "key": source.encode(),
         "value": path.encode(errors="backslashreplace"),
-        "headers": [(f"{ABOUT}{name}", value.encode()) for name, value in about.items()],
+        "headers": _headers(IMAGE_RECEIVING.name, reason, {}),
     }
+
+
+def _headers(
+    stage: str, reason: InvalidInput, origin: Mapping[str, object]
+) -> list[tuple[str, bytes]]:
+    about = {
+        **origin,
+        "stage": stage,
+        "exception.class.name": type(reason).__name__,
+        "exception.message": printable(str(reason)),
+        "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }
+    return [(f"{ABOUT}{name}", str(value).encode()) for name, value in about.items()]
 
 
 def origin_of(dead_letter: ConsumerRecord) -> RecordPosition:
