@@ -29,8 +29,7 @@ from pipeline.terminal import say
 
 def main() -> None:
     """Analyse images until the program is asked to stop."""
-    options = analysis_options()
-    settings, rule = options.settings, options.rule
+    rule, settings = analysis_options()
     stage = Stage(settings, IMAGE_ANALYSIS)
     images = Database(settings.data, IMAGE_DATABASE)
     events = Database(settings.data, IMAGE_EVENT_DATABASE, stage.lock)
@@ -63,8 +62,8 @@ def main() -> None:
                     batch.publish(record, decision.message, IMAGES_WITHOUT_EVENT)
                     batch.say_after_commit(f"{message.image_id}  {decision.summary}")
                     continue
-                # After a reset, a message without a time may be sent again on purpose: it counts
-                # as repeated only while the file of its event is there.
+                # After a reset, a message without a time may be sent again on purpose. Such a
+                # message counts as repeated only while the file of its event is there.
                 may_be_repeated = message.received or events.has(decision.message.path)
                 if may_be_repeated and batch.is_repeated(record, message):
                     batch.say_after_commit(

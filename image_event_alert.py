@@ -35,8 +35,8 @@ from pipeline.terminal import say
 
 def main() -> None:
     """Send alerts until the program is asked to stop."""
-    options = alert_options()
-    settings, recipients = options.settings, options.recipients
+    options, settings = alert_options()
+    recipients = options.recipients
     if options.is_dry_run:
         dry_run(Kafka(settings, StopSignal(status=1)), recipients)
         return
@@ -63,8 +63,8 @@ def main() -> None:
                     continue
 
                 # 2. Decide
-                # After a reset, a message without a time may be sent again on purpose: it counts
-                # as repeated only while the file of its alert is there.
+                # After a reset, a message without a time may be sent again on purpose. Such a
+                # message counts as repeated only while the file of its alert is there.
                 may_be_repeated = event.received or alerts.has(alert.path)
                 if may_be_repeated and batch.is_repeated(record, event):
                     batch.say_after_commit(

@@ -53,7 +53,7 @@ class Description:
     @property
     def box(self) -> tuple[int, int, int, int] | None:
         """The changed box in pixels: left, top, width and height."""
-        return box_of(self.changed_box)
+        return _box_of(self.changed_box)
 
 
 def write_description(
@@ -127,7 +127,7 @@ def seconds_of(text: str) -> int | None:
     return None
 
 
-def box_of(text: str) -> tuple[int, int, int, int] | None:
+def _box_of(text: str) -> tuple[int, int, int, int] | None:
     """A changed box as left, top, width and height in pixels; None if the text is none."""
     if not (found := BOX.fullmatch(text)):
         return None

@@ -28,7 +28,7 @@ class NewEvent:
 
 @dataclass(frozen=True)
 class NoEvent:
-    """An image that is no event, which is to be published with the reason."""
+    """An image that is no event. That is to be published, with the reason."""
 
     message: ImageWithoutEvent
     summary: str  # for the terminal
@@ -37,7 +37,7 @@ class NoEvent:
 def decide(
     previous: StoredImage | None, image: StoredImage, rule: Rule, received: datetime
 ) -> NewEvent | NoEvent:
-    """Compare an image with the image before it, and apply the rule to what has changed."""
+    """Compare an image with the image before it, and apply the rule to the change."""
     change = compare(previous.pixels, image.pixels, rule.mask, rule.threshold) if previous else None
     if previous and change and rule.is_event(change):
         return _new_event(previous, image, change, rule, received)

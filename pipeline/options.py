@@ -95,32 +95,24 @@ def receiving_options(
 
 
 @dataclass(frozen=True)
-class AnalysisOptions:
-    """What image_analysis.py is asked to do."""
-
-    settings: Settings
-    rule: Rule
-
-
-@dataclass(frozen=True)
 class AlertOptions:
-    """What image_event_alert.py is asked to do."""
+    """Whom `image_event_alert.py` is asked to notify."""
 
-    settings: Settings
     recipients: dict[str, Recipient]  # by name
-    is_dry_run: bool
+    is_dry_run: bool  # only say who would be notified
 
 
-def analysis_options(arguments: Sequence[str] | None = None) -> AnalysisOptions:
-    """The options of image_analysis.py; an option that makes no sense ends the program with 2."""
+def analysis_options(arguments: Sequence[str] | None = None) -> tuple[Rule, Settings]:
+    """The rule and the settings; an option that makes no sense ends the program with 2."""
     parser = Parser("Analyse images: compare each with the one before it; a change is an event.")
     add_rule(parser)
     options = parser.parse_args(arguments)
-    return AnalysisOptions(parser.settings(options), read_rule(parser, options))
+    settings = parser.settings(options)
+    return read_rule(parser, options), settings
 
 
-def alert_options(arguments: Sequence[str] | None = None) -> AlertOptions:
-    """The options of image_event_alert.py; one that makes no sense ends the program with 2."""
+def alert_options(arguments: Sequence[str] | None = None) -> tuple[AlertOptions, Settings]:
+    """The options and the settings; an option that makes no sense ends the program with 2."""
     parser = Parser("Alert: tell the interested parties of each image event.")
     add_recipients(parser)
     about = "only say who would be told of which of the events that there are, and when"
@@ -128,7 +120,7 @@ def alert_options(arguments: Sequence[str] | None = None) -> AlertOptions:
     options = parser.parse_args(arguments)
     settings = parser.settings(options)
     recipients = recipients_of(parser, options.recipients, settings.data)
-    return AlertOptions(settings, recipients, options.dry_run)
+    return AlertOptions(recipients, options.dry_run), settings
 
 
 def add_rule(parser: Parser) -> None:

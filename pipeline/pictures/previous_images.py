@@ -26,11 +26,10 @@ class StoredImage:
 
 
 class PreviousImages:
-    """Finds the image before an image: the latest of its source, or an earlier stored one.
+    """Finds the image before an image: in memory if possible, else in the image database.
 
-    The latest image of each source stays in memory, so that it needn't be read again. Messages
-    stay in memory too: each has the hash of its image, by which a file that was replaced since
-    is recognized.
+    The latest image of each source stays in memory. So do messages, which have the hashes of
+    earlier images: a file that was replaced since then is not taken for the image before.
     """
 
     def __init__(self, images: Database) -> None:
@@ -81,7 +80,7 @@ class PreviousImages:
         return None
 
     def _keep_latest(self, image: StoredImage) -> None:
-        """Keep the source's latest image; beyond the limit, drop that of the idlest source."""
+        """Keep the source's latest image; beyond the limit, drop those of the idlest sources."""
         before = self._latest.pop(image.message.source, None)
         self._latest[image.message.source] = image
         is_larger = before is None or before.pixels.size != image.pixels.size
