@@ -53,7 +53,7 @@ class Delivery:
     def run(self, send: Callable[[], None], stop: StopSignal) -> None:
         """Try to send the message, with growing pauses, until there is an outcome.
 
-        `send` makes one attempt; if it raises `Abandoned`, there is none.
+        `send` makes one attempt. After `Abandoned` there is no outcome, and the events wait on.
         """
         ids = some_ids([event.notification.event.event_id for event in self.events])
         started = max(event.due_since or 0 for event in self.events)

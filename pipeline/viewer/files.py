@@ -17,8 +17,8 @@ from pipeline.viewer.events import read_event
 from pipeline.viewer.index import Index
 
 TOGETHER = 500  # new files that become visible together
-MIN_READING = 5  # seconds to read new files before the next listing, or twice as long as one takes
-PAUSE = 0.5  # seconds between two listings, or ten times as long as one takes
+MIN_READING = 5  # seconds to read new files before the next listing; after a slow one, more
+PAUSE = 0.5  # seconds between two listings; after a slow one, more
 RECENT = 600  # seconds within which an image that Kafka has announced must be listed
 
 EVENT = re.compile(rf"image_event_({IMAGE_ID})\.txt")
@@ -39,7 +39,7 @@ class FileFollower:
         self._is_announced = threading.Event()
 
     def announce(self, event_id: str) -> None:
-        """Read this event soon: it is new, or another one than before."""
+        """Read this event soon: it is new, or was published again."""
         self._announced.add(event_id)
         self._is_announced.set()
 
@@ -86,7 +86,7 @@ class FileFollower:
         end = time.monotonic() + max(MIN_READING, 2 * seconds)
 
         gone = self._known_events - events
-        self._index.write("DELETE FROM events WHERE id = ?", ((one,) for one in gone))
+        self._index.write("DELETE FROM events WHERE id = ?", ((gone_id,) for gone_id in gone))
         self._known_events &= events
         new_events = sorted(events - self._known_events, key=_number)
         for ids in _newest(new_events, end):
@@ -94,11 +94,11 @@ class FileFollower:
             self._known_events |= self._read(threads, ids)
 
         gone = self._known_images - images.keys()
-        self._index.write("DELETE FROM images WHERE id = ?", ((one,) for one in gone))
+        self._index.write("DELETE FROM images WHERE id = ?", ((gone_id,) for gone_id in gone))
         self._known_images &= images.keys()
         new_images = sorted(images.keys() - self._known_images, key=_number)
         for ids in _newest(new_images, end):
-            self._add_images({one: images[one] for one in ids})
+            self._add_images({image_id: images[image_id] for image_id in ids})
             self._known_images |= {*ids}
         if new_events or new_images:
             return seconds, False

@@ -65,12 +65,12 @@ class ShownAvailability(Availability):
         self._index.set_trouble("kafka", "")
 
 
-class Watched(Kafka):
+class ReadOnlyKafka(Kafka):
     """The way to Kafka for a program that only reads: it creates no topics."""
 
     def __init__(self, settings: Settings, stop: StopSignal, index: Index) -> None:
         super().__init__(settings, stop, ShownAvailability(settings, index))
-        self.options["request_timeout_ms"] = 10_000  # so long it asks a new Kafka for old topics
+        self.options["request_timeout_ms"] = 10_000  # or it asks a new Kafka long for old topics
 
     def make_topics(self) -> None:
         """Create none: a topic that isn't there has nothing to show."""
@@ -82,7 +82,7 @@ class TopicFollower:
     def __init__(
         self, settings: Settings, stop: StopSignal, index: Index, files: FileFollower
     ) -> None:
-        self._kafka = Watched(settings, stop, index)
+        self._kafka = ReadOnlyKafka(settings, stop, index)
         self._stop = stop
         self._index = index
         self._files = files

@@ -39,7 +39,7 @@ def timeline(site: Site, request: Request) -> Response:
     range_query = f"SELECT min(time), max(time) FROM moments WHERE {within}"  # noqa: S608
     first, last = index.select(range_query, values)[0]
     span = last - first if first is not None else 0
-    step = next((one for one in STEPS if span < one * MAX_STEPS), span // MAX_STEPS + 1)
+    step = next((step for step in STEPS if span < step * MAX_STEPS), span // MAX_STEPS + 1)
     counts = index.select(
         "SELECT time / :step * :step AS start, sum(NOT is_event) AS images, "  # noqa: S608
         f"sum(is_event) AS events FROM moments WHERE {within} GROUP BY 1 ORDER BY 1 DESC",
