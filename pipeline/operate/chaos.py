@@ -389,13 +389,12 @@ def main(arguments: Sequence[str]) -> None:
         found, rows = account(chaos, int(options.count) // len(SOURCES))
     table = "\n".join(f"  {name:14} {value}" for name, value in rows.items())
     say(f"\n{table}\n")
-    for fault in (
-        *(f"lost: {lost}" for lost in found.lost),
-        *(f"twice, or for no reason: {twice}" for twice in found.twice),
-        *chaos.faults,
-    ):
+    faults = [f"lost: {lost}" for lost in found.lost]
+    faults += [f"twice, or for no reason: {twice}" for twice in found.twice]
+    faults += chaos.faults
+    for fault in faults:
         say(fault)
-    if found.lost or found.twice or chaos.faults:
+    if faults:
         raise FatalError(
             f"chaos: it did not hold; all that there is to see is in {directory}, {data}"
         )

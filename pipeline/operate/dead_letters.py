@@ -111,17 +111,14 @@ def send(kafka: Kafka, ids: Sequence[str]) -> None:
         ]
         for letter in wanted:
             if letter.is_file:
-                raise FatalError(
-                    f"{letter.id} is a file: give the file to image_receiving.py again"
-                )
-            if not letter.is_ours:
-                raise FatalError(
-                    f"{letter.id} is not from our stages: nothing says where it belongs"
-                )
-            if letter.id in sent:
-                raise FatalError(
-                    f"{letter.id} was sent back already; what failed again has a new id"
-                )
+                reason = "is a file: give the file to image_receiving.py again"
+            elif not letter.is_ours:
+                reason = "is not from our stages: nothing says where it belongs"
+            elif letter.id in sent:
+                reason = "was sent back already; what failed again has a new id"
+            else:
+                continue
+            raise FatalError(f"{letter.id} {reason}")
         if wanted:
             transact(producer, [letter.outgoing() for letter in wanted])
         for letter in wanted:
