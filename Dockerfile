@@ -8,19 +8,21 @@ RUN apt-get update \
 
 # Outside /pipeline, since a volume hides what is in it. Downloads trust Debian's certificates, so
 # that a certificate added to the base image counts.
-ENV PATH=/opt/venv/bin:$PATH \
+ENV PATH=/opt/.venv/bin:$PATH \
     PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt \
     XDG_CACHE_HOME=/opt/cache \
     PYTHONPATH=/opt/kafka \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-COPY requirements-s3.txt requirements-fits.txt /opt/
-RUN python3 -m venv /opt/venv \
-    && pip install --no-cache-dir --disable-pip-version-check --require-hashes \
-        -r /opt/requirements-s3.txt -r /opt/requirements-fits.txt
+COPY requirements.txt pyproject.toml uv.lock /opt/
+COPY tools/in_venv.py /opt/tools/
+RUN PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1 \
+    python3 /opt/tools/in_venv.py s3,fits -c pass
 COPY embedded_kafka /opt/kafka/embedded_kafka
-RUN python -c "import embedded_kafka; embedded_kafka.fetch_jars()" && chmod -R a+rX /opt/cache
+# Fetches Kafka's jars; what the first start leaves makes all others faster.
+RUN python -c "import embedded_kafka, pathlib; embedded_kafka.start(pathlib.Path('/tmp/kafka')).stop()" \
+    && rm -r /tmp/kafka && chmod -R a+rX /opt/cache
 
 # Kafka runs as this user unless told otherwise (docker run -u); its topics are anybody's to write.
 RUN useradd --create-home pipeline && install -d -m 1777 /var/lib/kafka

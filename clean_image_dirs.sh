@@ -19,7 +19,7 @@ case "$data" in
         if python -c "import s3fs" 2>/dev/null; then # as in the container
             exec python -m pipeline clean
         fi
-        exec tools/python.sh tools/in_venv.py requirements-s3.txt -m pipeline clean ;;
+        exec tools/python.sh tools/in_venv.py s3 -m pipeline clean ;;
 esac
 if [ ! -d "$data" ]; then
     echo "$0: PIPELINE_DATA: '$data' is no directory; name the one with the image_* directories" >&2

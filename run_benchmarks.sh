@@ -5,4 +5,4 @@
 set -eu
 here=$(dirname -- "$(readlink -f -- "$0")")
 cd "$here"
-exec tools/python.sh tools/in_venv.py requirements-benchmarks.txt -m benchmarks "$@"
+exec tools/python.sh tools/in_venv.py benchmarks -m benchmarks "$@"

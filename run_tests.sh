@@ -4,4 +4,4 @@
 set -eu
 here=$(dirname -- "$(readlink -f -- "$0")")
 cd "$here"
-exec tools/python.sh tools/in_venv.py requirements-dev.txt -m pytest "$@"
+exec tools/python.sh tools/in_venv.py dev -m pytest "$@"

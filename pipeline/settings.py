@@ -118,7 +118,7 @@ def directory(text: str) -> str:
             raise argparse.ArgumentTypeError(f"{text!r} is no s3://BUCKET or s3://BUCKET/PREFIX")
         if not find_spec("s3fs"):
             raise argparse.ArgumentTypeError(
-                f"{text!r} needs s3fs; install it with pip install -r requirements-s3.txt"
+                f"{text!r} needs s3fs; install it with pip install s3fs"
             )
         return text.rstrip("/")
     if not Path(text).is_dir():

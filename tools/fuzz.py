@@ -1,6 +1,6 @@
 """Fuzz what strangers may send: a search, led by coverage, for what isn't refused as it should be.
 
-    tools/python.sh tools/in_venv.py requirements-ci.txt tools/fuzz.py messages|images [options]
+    tools/python.sh tools/in_venv.py ci tools/fuzz.py messages|images [options]
 
 The options are libFuzzer's: -max_total_time=60 ends it after a minute. What it finds is written to
 a file crash-…, and belongs in the tests.

@@ -1,6 +1,6 @@
 """Look for known holes in what we depend on; end with 1 if there is one.
 
-    tools/python.sh tools/in_venv.py requirements-ci.txt tools/scan_dependencies.py
+    tools/python.sh tools/in_venv.py ci tools/scan_dependencies.py
 
 Says plainly what couldn't be looked up, as where PyPI's database of them can't be reached: then all
 that is known is that every version is pinned, with its hashes.
@@ -9,6 +9,7 @@ that is known is that every version is pinned, with its hashes.
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parents[1]
@@ -16,15 +17,17 @@ HERE = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Look each package up."""
-    files = sorted(HERE.glob("requirements*.txt"))
-    command = [sys.executable, "-m", "pip_audit", "--format=json", "--progress-spinner=off"]
-    command += ["--require-hashes", "--disable-pip"]
-    ended = subprocess.run(
-        [*command, *(f"--requirement={file}" for file in files)],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
+    with tempfile.TemporaryDirectory() as directory:
+        pinned = Path(directory, "pinned.txt")
+        export = [sys.executable, "-m", "uv", "export", "--frozen", "--all-groups", "--quiet"]
+        subprocess.run([*export, f"--output-file={pinned}"], cwd=HERE, check=True)
+        command = [sys.executable, "-m", "pip_audit", "--format=json", "--progress-spinner=off"]
+        ended = subprocess.run(
+            [*command, "--require-hashes", "--disable-pip", f"--requirement={pinned}"],
+            capture_output=True,
+            check=False,
+            text=True,
+        )
     try:
         packages = json.loads(ended.stdout)["dependencies"]
     except ValueError:
@@ -39,7 +42,9 @@ def main() -> None:
         f"{len(packages)} packages, all pinned with hashes; {len(unknown)} could not be looked up"
     )
     if holes:
-        sys.exit("a dependency has a known hole: raise its version with tools/compile_requirements")
+        sys.exit(
+            "a dependency has a known hole; raise it: .venv/bin/uv lock --upgrade-package NAME"
+        )
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def _decode(content: bytes, path: str) -> Image.Image:
 def _decode_fits(content: bytes, path: str) -> Image.Image:
     """The first image of two dimensions in a FITS file, where the lowest row comes first."""
     if not find_spec("astropy"):
-        raise InvalidInput(f"{path} needs astropy; pip install -r requirements-fits.txt")
+        raise InvalidInput(f"{path} needs astropy; install it with pip install astropy")
     # Imported here, since astropy is optional and takes a while to import.
     fits: Any = import_module("astropy.io.fits")
     with warnings.catch_warnings():
