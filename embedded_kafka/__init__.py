@@ -227,9 +227,23 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _listens(port: int, pid: int) -> bool:
+    """Whether the process listens on the port; on Linux, where another process doesn't count."""
+    if sys.platform != "linux":
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+    try:
+        sockets = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    except OSError:  # the process has just ended
+        return False
+    # man 5 proc: the fields are a number, the local address and port, the remote ones, the state
+    # (0A is LISTEN), and six more, of which the last is the number of the socket.
+    connections = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return any(
+        local.endswith(f":{port:04X}") and state == "0A" and f"socket:[{fields[5]}]" in sockets
+        for _, local, _, state, *fields in connections
+    )
 
 
 def prepare(
@@ -353,7 +367,7 @@ def start(
             start_new_session=True,
         )
         os.close(command.lock)
-        while not _listens(port):
+        while not _listens(port, process.pid):
             if process.poll() is not None:
                 said = log.read_bytes()[said_before:].decode(errors="replace").splitlines()
                 reason = said[-1] if said else f"it could not even write {log}; is the disk full?"

@@ -314,3 +314,14 @@ def test_no_network(tmp_path: Path) -> None:
     assert last.startswith("embedded_kafka: cannot get Kafka's jars")
     assert "check the network" in last
     assert "Traceback" not in ended.stderr
+
+
+def test_another_server_comes_to_the_port_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever listens on the port when Kafka has been started for it isn't taken for that Kafka."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        # As if the server had come right after the port was found to be free.
+        monkeypatch.setattr(embedded_kafka, "port_is_free", lambda _host, _port: True)
+        with pytest.raises(embedded_kafka.KafkaStartError, match="ended with status"):
+            embedded_kafka.start(tmp_path, server.getsockname()[1])
