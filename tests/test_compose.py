@@ -11,11 +11,11 @@ import pytest
 from conftest import Pipeline, clone_to, docker, until
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
-from test_readme import terminals
+from test_readme import DOCKER, terminals
 
 import embedded_kafka
 
-((UP,),) = terminals("Run it on three brokers")
+((UP,),) = terminals("Three brokers", DOCKER)
 PROJECT = "pipeline_test"
 OURS = ("--filter", f"label=com.docker.compose.project={PROJECT}")
 COUNT = 60  # images of each of the eight sources, received while things are killed

@@ -14,12 +14,13 @@ import pytest
 from conftest import HERE, Pipeline, clone_to, docker, until
 
 README = (HERE / "README.md").read_text()
+DOCKER = (HERE / "docs" / "docker.md").read_text()
 CONTAINER = "pipeline_container"
 
 
-def terminals(heading: str) -> list[list[str]]:
+def terminals(heading: str, page: str = README) -> list[list[str]]:
     """What is typed in a section, terminal by terminal."""
-    section = README.split(f"## {heading}\n")[1].split("\n## ")[0]
+    section = page.split(f"## {heading}\n")[1].split("\n## ", maxsplit=1)[0]
     blocks = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     return [re.findall(r"^\$ (.*)", block, re.MULTILINE) for block in blocks]
 
