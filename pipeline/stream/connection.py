@@ -69,7 +69,11 @@ class Kafka:
                     except TRANSIENT as error:
                         self._refusals.end_if_refused(self._failures.reasons, server)
                         # A Kafka that has just started answers before it can do all.
-                        reason = next(reversed(self._failures.reasons), one_line(error))
+                        reason = (
+                            self._failures.reasons[-1]
+                            if self._failures.reasons
+                            else one_line(error)
+                        )
                         self._availability.away(reason, patience=3)
                     except (KafkaError, OSError, ValueError) as error:
                         self._refusals.end_if_refused(self._failures.reasons, server)

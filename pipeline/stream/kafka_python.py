@@ -7,6 +7,7 @@ none, where in the library's source the fault is.
 import logging
 import re
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -79,7 +80,7 @@ class ConnectionFailures(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reasons: list[str] = []  # the oldest first
+        self.reasons: deque[str] = deque(maxlen=100)  # the newest last
         logging.getLogger("kafka").addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
