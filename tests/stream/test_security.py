@@ -506,7 +506,8 @@ def test_a_topic_that_may_not_be_made(pipeline: Pipeline, secured: Secured) -> N
 
 def test_a_password_that_changes(pipeline: Pipeline, secured: Secured) -> None:
     """A stage whose password isn't the right one any more says so once it has to log in again."""
-    analysis = pipeline.start("image_analysis.py", **secured.login("image_analysis"))
+    login = secured.login("image_analysis")
+    analysis = pipeline.start("image_analysis.py", KAFKA_WAIT="300", **login)
     assert pipeline.start("image_receiving.py", **secured.login("image_receiving")).ends() == 0
     pipeline.waits_for("image-events", 2)
     secured.add_user("image_analysis", "another one")
