@@ -98,7 +98,6 @@ def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptio
         for message, picture in zip(messages, batch, strict=True):
             images.write(message.path, picture.content, is_new=True)
             lines.append(f"{message.image_id}  received{picture.remark}")
-        images.sync()
         outbox.publish(messages, say_when_published=lines)
         number += len(batch)
     outbox.close()

@@ -46,7 +46,7 @@ def receiver_name(source: str) -> str:
 class Outbox:
     """The images of one source on their way into the image database and to Kafka.
 
-    Of each batch, `remember` comes before its images are stored, and `publish` after that.
+    For each batch: `remember` it, write its images, `publish` it.
     """
 
     def __init__(self, kafka: Kafka, images: Database, source: str) -> None:
@@ -62,6 +62,7 @@ class Outbox:
         self._unpublished: Messages = ()
         self._lock = threading.Lock()  # of `_unpublished` and the file
         self._thread = ThreadPoolExecutor(1)  # in which everything is sent, one after the other
+        self._storing: Future[None] | None = None  # of the batch that is to be published
         self._publishing: Future[None] | None = None
         self._producer: KafkaProducer
         self._marker: str  # the last message that Kafka has, by its digest
@@ -93,10 +94,12 @@ class Outbox:
             self._finish_publishing()
 
     def remember(self, messages: Messages, fingerprints: Sequence[str]) -> None:
-        """Write a batch to the outbox's file, before its images are stored.
+        """Write a batch to the outbox's file, before its images are written.
 
         The fingerprints are those of the files that the images come from.
         """
+        if self._storing:
+            self._storing.result()  # two threads may not use the database at the same time
         with self._lock:
             for message, fingerprint in zip(messages, fingerprints, strict=True):
                 self.seen.add(fingerprint, message.number)
@@ -104,12 +107,16 @@ class Outbox:
             self._write_file()
 
     def publish(self, messages: Messages, say_when_published: Sequence[str]) -> None:
-        """Begin to publish a batch whose images are stored, once the batch before it is published.
+        """Publish a batch as soon as all of its images are stored, then say the lines.
 
-        The next batch can be taken and stored meanwhile.
+        This happens in the background, so that the next batch can be received meanwhile. Waits
+        until the batch before is published.
         """
         self._finish_publishing()
-        self._publishing = self._thread.submit(self._publish, messages, say_when_published)
+        self._storing = self._thread.submit(self._images.sync)
+        self._publishing = self._thread.submit(
+            self._publish, self._storing, messages, say_when_published
+        )
 
     def set_aside(self, path: str, reason: InvalidInput, fingerprint: str = "") -> None:
         """Publish a dead letter of a file that can't be used, and say so.
@@ -137,8 +144,9 @@ class Outbox:
         if self._publishing:
             self._publishing.result()
 
-    def _publish(self, messages: Messages, lines: Sequence[str]) -> None:
+    def _publish(self, storing: "Future[None]", messages: Messages, lines: Sequence[str]) -> None:
         """Publish a batch with its marker, in the outbox's thread."""
+        storing.result()  # raises the error if an image could not be stored
         last = _digest(messages[-1])
         marker = {MARKER: OffsetAndMetadata(messages[-1].number + 1, last, -1)}
         outgoing = [outgoing_message(IMAGES, message) for message in messages]
