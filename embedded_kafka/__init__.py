@@ -350,8 +350,8 @@ def start(
     except OSError as error:
         raise KafkaStartError(f"cannot write Kafka's files: {error}; make room") from error
     with output, starting, _progress("starting Kafka", START_SECONDS) as passed:
-        fcntl.flock(starting, fcntl.LOCK_EX)
         if port is None:
+            fcntl.flock(starting, fcntl.LOCK_EX)
             port = DEFAULT_PORT if port_is_free("127.0.0.1", DEFAULT_PORT) else free_port()
         command = prepare(directory, port, "127.0.0.1", more, jars)
         java = [*command.java, *command.archive.options_to_make(), *command.arguments]

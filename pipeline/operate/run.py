@@ -33,7 +33,7 @@ from kafka.errors import KafkaError
 
 import embedded_kafka
 from pipeline.notify.recipients import Recipient
-from pipeline.operate import chaos, notifications
+from pipeline.operate import notifications
 from pipeline.operate.child_programs import ChildProgram, end_all, start_kafka
 from pipeline.operate.run_records import RunRecords
 from pipeline.options import add_recipients, add_rule, read_rule, receiving_options, recipients_of
@@ -54,6 +54,9 @@ def main(arguments: list[str]) -> int:
         say((__doc__ or "").strip())
         return 0
     if "--chaos" in arguments:
+        # Its import takes a while, which a run without chaos need not wait for.
+        from pipeline.operate import chaos  # noqa: PLC0415
+
         chaos.main(arguments)
         return 0
     parser = Parser("Run the whole pipeline once.", "run_pipeline.sh")
