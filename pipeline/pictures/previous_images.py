@@ -55,6 +55,7 @@ class PreviousImages:
         return previous, image
 
     def _remember(self, message: ReceivedImage) -> None:
+        self._messages.pop(message.image_id, None)  # so that the newest is last
         self._messages[message.image_id] = message
         if len(self._messages) > MAX_MESSAGES:
             del self._messages[next(iter(self._messages))]
