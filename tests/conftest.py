@@ -68,9 +68,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 0 if names_tests(config) else (os.cpu_count() or 1) + 1
 
 
-def slow(value: object) -> ParameterSet:
-    """A parameter of a test that is not in the quick run, while the test with others is."""
-    return pytest.param(value, marks=pytest.mark.slow)
+def slow(*values: object) -> ParameterSet:
+    """Parameters of a test that are not in the quick run, while the test with others is."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def docker_answers() -> bool:

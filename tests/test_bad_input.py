@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Pipeline, file_system, until
+from conftest import HERE, Pipeline, file_system, slow, until
 
 import embedded_kafka
 
@@ -159,6 +159,7 @@ def test_kafka_comes_later(lone: Pipeline, tmp_path: Path) -> None:
     broker.stop()
 
 
+@pytest.mark.slow
 def test_something_else_listens_there(lone: Pipeline) -> None:
     """A server that is no Kafka is said to be none, and is not waited for."""
     port = lone.bootstrap_servers.split(":")[1]
@@ -181,9 +182,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("program", "directory"),
     [
-        ("image_receiving.py", "image_database"),
+        slow("image_receiving.py", "image_database"),
         ("image_analysis.py", "image_event_database"),
-        ("image_event_alert.py", "image_event_alerts"),
+        slow("image_event_alert.py", "image_event_alerts"),
     ],
 )
 def test_a_full_disk(pipeline: Pipeline, small_disk: Path, program: str, directory: str) -> None:
@@ -207,6 +208,7 @@ def test_a_full_disk(pipeline: Pipeline, small_disk: Path, program: str, directo
     assert "Traceback" not in full.output
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_stopped_while_the_disk_is_full(pipeline: Pipeline, small_disk: Path) -> None:
     """It ends at once all the same, and the next run does what was left."""

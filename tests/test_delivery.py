@@ -175,6 +175,7 @@ def test_reset_after_a_kill_loses_nothing(pipeline: Pipeline) -> None:
     assert pipeline.ids("images") == ["00000", "00000", "00001", "00001", "00002", "00002"]
 
 
+@pytest.mark.slow
 def test_a_second_receiver_of_a_source_waits_its_turn(pipeline: Pipeline) -> None:
     """Two at once would count the same numbers: the second one says so and ends with 1."""
     first = pipeline.start("image_receiving.py", "--count", "2000")

@@ -39,6 +39,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path / "kafka", ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_topics_stay_from_run_to_run(directory: Path) -> None:
     """What was made in one run is there in the next, and each ends cleanly."""
     for run in range(2):
@@ -150,6 +151,7 @@ def test_a_newer_version_is_tried_on_a_directory_of_ours(directory: Path) -> Non
     ours.stop()
 
 
+@pytest.mark.slow
 def test_who_asks_for_a_topic_does_not_make_it(directory: Path) -> None:
     """Neither a reader nor a writer that comes first makes a topic with the broker's defaults."""
     broker = start_any(directory)
@@ -167,6 +169,7 @@ def test_who_asks_for_a_topic_does_not_make_it(directory: Path) -> None:
     broker.stop()
 
 
+@pytest.mark.slow
 def test_the_transaction_of_a_dead_program_ends_soon(directory: Path) -> None:
     """Readers of committed messages pass it a few seconds after its time-out."""
     broker = start_any(directory)
@@ -191,6 +194,7 @@ def test_the_transaction_of_a_dead_program_ends_soon(directory: Path) -> None:
     broker.stop()
 
 
+@pytest.mark.slow
 def test_two_at_once(directory: Path, tmp_path: Path) -> None:
     """Two on one machine take different ports; two on one directory don't, and that is said."""
     first = embedded_kafka.start(directory)
@@ -240,6 +244,7 @@ def test_a_directory_that_cannot_be_made(directory: Path) -> None:
     directory.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_it_ends_with_its_parent(directory: Path, number: int) -> None:
     """However the parent ends, no Java stays behind."""

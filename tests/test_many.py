@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import HERE, TOPICS, Pipeline, Program, delete_topics, slow, until
+from conftest import HERE, TOPICS, Pipeline, Program, delete_topics, until
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import TopicAlreadyExistsError
 from PIL import Image
@@ -101,7 +101,8 @@ def test_a_source_that_sends_a_hundred_times_more(small: Pipeline) -> None:
     all_is_there_once(small, {"much": 3000, "a": 30, "b": 30, "c": 30})
 
 
-@pytest.mark.parametrize("seed", [0, slow(1)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
 def test_receivers_of_many_sources_are_killed(small: Pipeline, seed: int) -> None:
     """Whatever sources the next run names, each source's own remainder is published by its next."""
     chance = random.Random(seed)
@@ -124,6 +125,7 @@ def test_receivers_of_many_sources_are_killed(small: Pipeline, seed: int) -> Non
     all_is_there_once(small, dict(stored))
 
 
+@pytest.mark.slow
 def test_more_copies_than_partitions(small: Pipeline) -> None:
     """Those that find nothing to take wait, harm nobody, and take over when others die."""
     admin = KafkaAdminClient(bootstrap_servers=small.bootstrap_servers)
@@ -163,6 +165,7 @@ def members(admin: KafkaAdminClient, group: str) -> int:
     return len(admin.describe_groups([group])[group]["members"])
 
 
+@pytest.mark.slow
 def test_images_of_mixed_sizes(pipeline: Pipeline) -> None:
     """Sources of other sizes and modes, side by side and one after the other, are compared."""
     pipeline.start("image_event_alert.py")
@@ -221,6 +224,7 @@ def test_options_that_make_no_sense(lone: Pipeline, arguments: list[str]) -> Non
     assert arguments[0] in lone.usage_error("run", *arguments)
 
 
+@pytest.mark.slow
 def test_run_pipeline_with_copies(small: Pipeline) -> None:
     """--copies N runs so many of each stage, says which copy says what, and counts all."""
     run = small.start(

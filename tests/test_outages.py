@@ -242,6 +242,7 @@ def test_a_copy_freezes_and_another_takes_over(pipeline: Pipeline, stage: str) -
     all_is_there_once(pipeline, 416)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["image_receiving.py", *STAGES])
 def test_a_signal_during_a_suspension(pipeline: Pipeline, program: str) -> None:
     """A program that was told to stop while it was suspended stops once it goes on."""

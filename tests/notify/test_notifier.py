@@ -79,6 +79,7 @@ def command(pipeline: Pipeline, *arguments: str, status: int = 0) -> list[str]:
     return program.lines
 
 
+@pytest.mark.slow
 def test_a_mail_with_three_pictures(pipeline: Pipeline, mail: MailServer) -> None:
     """Each event is one mail: its title, the alert's text, three pictures that open."""
     pipeline.start("image_analysis.py")
@@ -137,6 +138,7 @@ def test_nobody_to_tell(pipeline: Pipeline) -> None:
     assert "tells" not in f"{alert}{again}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("does", ["refuse", "drop"])
 def test_servers_that_fail(pipeline: Pipeline, mail: MailServer, web: WebServer, does: str) -> None:
     """Each is tried again with growing pauses, says why, and is told once when it works."""
@@ -188,6 +190,7 @@ def test_a_server_that_stalls(pipeline: Pipeline, mail: MailServer, web: WebServ
     ]
 
 
+@pytest.mark.slow
 def test_what_is_being_sent_is_recorded_at_the_end(pipeline: Pipeline, web: WebServer) -> None:
     """An answer that comes while the program ends counts, and the next start sends nothing."""
     web.does = "stall"
@@ -304,6 +307,7 @@ def test_given_up_and_sent_again(pipeline: Pipeline, web: WebServer) -> None:
     assert lines[-1] == "1 recipients: 2 sent, 1 given up, 0 wait"
 
 
+@pytest.mark.slow
 def test_a_dead_channel_is_given_up_for_all(pipeline: Pipeline, web: WebServer) -> None:
     """What has waited behind a failing message as long isn't tried for as long once more."""
     web.does = "refuse"
@@ -427,6 +431,7 @@ def test_hostile_notifications(pipeline: Pipeline, web: WebServer) -> None:
     command(pipeline, "notifications")
 
 
+@pytest.mark.slow
 def test_a_notification_that_comes_twice(pipeline: Pipeline, web: WebServer) -> None:
     """The same one again, before and after it was sent, is told once."""
     web.does = "refuse"

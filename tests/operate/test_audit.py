@@ -154,6 +154,7 @@ def test_lost_events_are_sent_and_alerted(done: Pipeline) -> None:
     assert table(audit(done)) == ALL_WELL
 
 
+@pytest.mark.slow
 def test_a_lost_image_message_is_sent(done: Pipeline) -> None:
     """An image that nobody has been told of comes to `images`, and the analysis takes it."""
     shutil.copy(done.data / IMAGE, done.data / "image_database" / "00011.jpg")
@@ -184,6 +185,7 @@ def test_what_nobody_has_taken_yet_is_waiting(pipeline: Pipeline) -> None:
     assert table(audit(pipeline)) == {"images": 11, "waiting": 11}
 
 
+@pytest.mark.slow
 def test_after_a_reset(done: Pipeline) -> None:
     """What is from before it is history; what came after it is looked at."""
     for name in ("image_database", "image_event_database", "image_event_alerts"):
@@ -268,6 +270,7 @@ def test_kafka_was_replaced_by_an_empty_one(done: Pipeline) -> None:
     assert done.ids("images") == ["00011", "00012", "00013", "00014", "00015"]
 
 
+@pytest.mark.slow
 def test_the_first_event_of_a_new_kafka(pipeline: Pipeline) -> None:
     """It is judged by the file of the image before it, which no message tells of any more."""
     analysis = pipeline.start("image_analysis.py")
@@ -289,6 +292,7 @@ def test_the_first_event_of_a_new_kafka(pipeline: Pipeline) -> None:
     assert "no change explains it" in found.output
 
 
+@pytest.mark.slow
 def test_the_topic_of_the_images_was_deleted(done: Pipeline) -> None:
     """Images that this Kafka has decided have lost their messages, and that is said of each.
 

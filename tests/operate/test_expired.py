@@ -29,6 +29,7 @@ def gaps(program: Ended | Program) -> list[str]:
     return [line for line in program.lines if "Kafka deleted" in line]
 
 
+@pytest.mark.slow
 def test_deleted_while_the_analysis_was_off(pipeline: Pipeline) -> None:
     """The stage says what it misses, once, and goes on; the audit names the images, and sends them.
 
@@ -104,6 +105,7 @@ def test_deleted_while_the_stage_runs(pipeline: Pipeline) -> None:
     assert table(found)["expired"] > 300
 
 
+@pytest.mark.slow
 def test_what_was_read_is_not_missed(pipeline: Pipeline) -> None:
     """When all that there was is read and deleted, a stage that starts again misses nothing."""
     alert = pipeline.start("image_event_alert.py")
@@ -141,6 +143,7 @@ def miss_an_event(pipeline: Pipeline) -> Program:
     return alert
 
 
+@pytest.mark.slow
 def test_events_that_were_deleted_before_their_alert(pipeline: Pipeline) -> None:
     """The alert program says so; the audit names the event, and sends it again."""
     alert = miss_an_event(pipeline)
@@ -189,6 +192,7 @@ def keep_decisions(pipeline: Pipeline) -> None:
     """Do nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("forget", "words"),
     [
@@ -213,6 +217,7 @@ def test_what_cannot_be_known(
     assert table(found)["images"] == 1
 
 
+@pytest.mark.slow
 def test_deleted_unread_and_no_decision_is_left(pipeline: Pipeline) -> None:
     """The offset that the analysis has come to says that something is missing, if not what."""
     analysis = pipeline.start("image_analysis.py")

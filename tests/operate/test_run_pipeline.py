@@ -76,6 +76,7 @@ def test_topics_of_a_newer_kafka(alone: Pipeline) -> None:
     assert table(run(alone))["images"] == "11"
 
 
+@pytest.mark.slow
 def test_with_the_viewer(alone: Pipeline) -> None:
     """--view shows what happens, also what another terminal receives later; Ctrl-C ends with 0."""
     port = str(free_port())
@@ -108,7 +109,8 @@ def test_with_a_kafka_of_ones_own(pipeline: Pipeline) -> None:
     assert not (pipeline.data / ".kafka").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, slow(signal.SIGTERM)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_in_the_middle(alone: Pipeline, number: int) -> None:
     """Ctrl-C stops everything; the next run finishes what was left."""
     first = alone.start(str(HERE / "run_pipeline.sh"), "--count", "2000")

@@ -90,6 +90,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "my pictures"
 
 
+@pytest.mark.slow
 def test_a_folder_of_all_kinds(pipeline: Pipeline, folder: Path) -> None:
     """Stored byte for byte in the order of the names, under their extensions; all are compared."""
     names = ["a.JPG", "b.png", "c.tiff", "d.fits", "e.gif", "f.bmp", "g.webp", "h.FIT", "i.jpeg"]
@@ -285,6 +286,7 @@ def watch(pipeline: Pipeline, folder: Path, *arguments: str) -> Program:
     return pipeline.start("image_receiving.py", "--watch", "--from", str(folder), *arguments)
 
 
+@pytest.mark.slow
 def test_pictures_that_come(pipeline: Pipeline, folder: Path) -> None:
     """What is there, what comes whole, half, renamed or written over: each once; Ctrl-C ends it."""
     old = [picture(folder / f"{name}.png", value) for value, name in enumerate("dcba")]
@@ -411,6 +413,7 @@ def test_a_reset_forgets_what_was_received(pipeline: Pipeline, folder: Path) -> 
         assert pipeline.files("image_database") == []
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_away_for_a_while(pipeline: Pipeline, folder: Path) -> None:
     """It is said once and waited for; an empty one in its place makes nothing forgotten."""
     picture(folder / "a.png", 1)
@@ -586,6 +589,7 @@ def test_a_star_amid_noise(pipeline: Pipeline, folder: Path) -> None:
     why.says("00099  nothing was decided yet")
 
 
+@pytest.mark.slow
 def test_the_audit_knows_the_threshold(pipeline: Pipeline, folder: Path) -> None:
     """It makes the event's files again byte for byte, and finds an event that must not be none."""
     analysis = pipeline.start("image_analysis.py", PIPELINE_THRESHOLD="8")

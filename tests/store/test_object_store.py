@@ -155,6 +155,7 @@ def test_the_store_is_killed_and_comes_back(
     all_is_there_once(stored, 400)
 
 
+@pytest.mark.slow
 def test_stopped_while_the_store_is_away(stored: StoredPipeline, network: FaultyNetwork) -> None:
     """A stage that waits for the store ends in time when it is told to, and goes on later."""
     analysis = stored.start("image_analysis.py", AWS_MAX_ATTEMPTS="1")
@@ -245,6 +246,7 @@ def test_an_image_of_another_program_is_not_overwritten(stored: StoredPipeline) 
     assert "Traceback" not in receiving.output
 
 
+@pytest.mark.slow
 def test_what_the_audit_finds(stored: StoredPipeline) -> None:
     """A lost object and one with other bytes are named, and made again as they were."""
     alert = stored.start("image_event_alert.py")
@@ -292,6 +294,7 @@ def test_any_path(object_store: ObjectStore, tmp_path: Path, path: str) -> None:
         images.read(path)
 
 
+@pytest.mark.slow
 def test_a_message_of_an_object_that_is_gone(stored: StoredPipeline) -> None:
     """It is set aside with its reason, as is one whose object has other bytes; the rest goes on."""
     stored.receive("--count", "5")
@@ -316,6 +319,7 @@ def test_a_url_that_makes_no_sense(data: Path, url: str) -> None:
         assert url in Pipeline(data, "localhost:9").usage_error(name, PIPELINE_DATA=url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

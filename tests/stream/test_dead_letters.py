@@ -296,6 +296,7 @@ def test_a_dead_letter_is_sent_back_after_a_fix(analysis: Pipeline) -> None:
     assert analysis.ids("image-events") == ["00001"]
 
 
+@pytest.mark.slow
 def test_a_poison_message_sent_back_costs_one_attempt(analysis: Pipeline) -> None:
     """Each time that it is sent back without a fix it makes one new dead letter."""
     analysis.put("images", b"poison", b"key")
@@ -308,6 +309,7 @@ def test_a_poison_message_sent_back_costs_one_attempt(analysis: Pipeline) -> Non
     assert max(sum(name == "dead-letter" for name, _ in one.headers) for one in letters) == 1
 
 
+@pytest.mark.slow
 def test_letters_that_cannot_be_sent(analysis: Pipeline) -> None:
     """What doesn't say where it belongs, or says another topic, stays; and all stay with it."""
     analysis.put("images", b"poison")

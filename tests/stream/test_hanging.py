@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Pipeline, Program, delete_topics, slow, until
+from conftest import HERE, Pipeline, Program, delete_topics, until
 from kafka import (
     ConsumerGroupMetadata,
     KafkaAdminClient,
@@ -158,6 +158,7 @@ def test_a_committed_one(
     assert not all_hanging(admin)
 
 
+@pytest.mark.slow
 def test_an_aborted_one(
     pipeline: Pipeline, admin: KafkaAdminClient, producer: KafkaProducer, closing: ExitStack
 ) -> None:
@@ -176,6 +177,7 @@ def test_an_aborted_one(
     assert committed(pipeline) is None
 
 
+@pytest.mark.slow
 def test_a_program_that_has_started_again(
     pipeline: Pipeline, admin: KafkaAdminClient, producer: KafkaProducer, closing: ExitStack
 ) -> None:
@@ -280,7 +282,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("is_known", [True, slow(False)])
+@pytest.mark.slow
+@pytest.mark.parametrize("is_known", [True, False])
 def test_nothing_is_lost_or_double(
     pipeline: Pipeline, admin: KafkaAdminClient, closing: ExitStack, is_known: bool
 ) -> None:

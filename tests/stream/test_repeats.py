@@ -53,6 +53,7 @@ def test_events_that_come_twice(pipeline: Pipeline) -> None:
     assert pipeline.ids("alerts") == [*EVENTS, "00011"]
 
 
+@pytest.mark.slow
 def test_twice_in_one_batch(pipeline: Pipeline) -> None:
     """Messages that wait twice for a stage that starts later cause one event each."""
     pipeline.receive()
@@ -74,6 +75,7 @@ def test_twice_around_a_kill(pipeline: Pipeline) -> None:
     assert pipeline.ids("image-events") == EVENTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_time", [True, False], ids=["ours", "of the fixed fields only"])
 def test_the_same_images_after_a_reset(pipeline: Pipeline, has_time: bool) -> None:
     """After a reset the same images are events again, even in messages that are the same."""
@@ -135,6 +137,7 @@ def swap(path: Path) -> None:
     Image.new("RGB", (40, 30), "red").save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_restarted", [True, False])
 def test_a_picture_that_is_exchanged(pipeline: Pipeline, is_restarted: bool) -> None:
     """A stored image that isn't what its message says is not compared with: what is before it is.

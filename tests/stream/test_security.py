@@ -245,6 +245,7 @@ def pipeline(data: Path, secured: Secured) -> Iterator[Pipeline]:
         assert "Traceback" not in program.output
 
 
+@pytest.mark.slow
 def test_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
     """Each program as a user of its own goes all the way, and makes the topics."""
     programs = [pipeline.start(f"{name}.py", **secured.login(name)) for name in PROGRAMS]
@@ -284,6 +285,7 @@ def test_topics_of_somebody_else(pipeline: Pipeline, secured: Secured) -> None:
     secured.allow("image_receiving", TOPIC, "alerts", "DESCRIBE_CONFIGS")
 
 
+@pytest.mark.slow
 def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
     """A program sees a hanging transaction where it may read, and nothing forbids it to look."""
     pipeline.start("image_receiving.py", "--count", "1").ends()
@@ -316,6 +318,7 @@ def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) 
     assert re.search(r"lost its end in image-events\[3\], as", found[1].output)
 
 
+@pytest.mark.slow
 def test_recipients_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
     """The alert's user may tell recipients, give up, and tell of what is sent back."""
     web = WebServer()
@@ -444,6 +447,7 @@ def key_without_certificate(secured: Secured) -> dict[str, str]:
     return secured.certificate("client") | {"KAFKA_SSL_CERTFILE": ""}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "line", "status"),
     [
@@ -504,6 +508,7 @@ def test_a_topic_that_may_not_be_made(pipeline: Pipeline, secured: Secured) -> N
     assert re.search("forbids it: .*cannot make the topic", program.lines[-1])
 
 
+@pytest.mark.slow
 def test_a_password_that_changes(pipeline: Pipeline, secured: Secured) -> None:
     """A stage whose password isn't the right one any more says so once it has to log in again."""
     login = secured.login("image_analysis")

@@ -80,6 +80,7 @@ def test_topics_with_messages_keep_their_partitions(careless: Pipeline) -> None:
     assert partitions(careless)["images"] == 4
 
 
+@pytest.mark.slow
 def test_a_topic_that_keeps_the_newest_only(pipeline: Pipeline) -> None:
     """A clean-up that deletes all but the newest message of a source is switched off."""
     pipeline.receive()
