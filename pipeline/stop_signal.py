@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and the closing of the terminal ask a program to end."""
 
+import atexit
 import os
 import signal
 import time
@@ -17,6 +18,8 @@ class StopSignal:
         self._seconds = seconds
         self._asked = False
         signal.signal(signal.SIGALRM, self._end)
+        # Python forgets this handler while it ends, and then the alarm would kill the program.
+        atexit.register(signal.alarm, 0)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._ask)
 
