@@ -135,7 +135,7 @@ def test_a_bad_network(stored: StoredPipeline, network: FaultyNetwork) -> None:
     assert {"slow_down", "error", "cut_request", "cut_response"} <= {
         one.fate for one in network.seen
     }
-    said = f"{receiving}\n{analysis}"
+    said = f"{receiving.output}\n{analysis.output}"
     assert "trying again in" in said
 
 
