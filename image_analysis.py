@@ -34,7 +34,7 @@ def main() -> None:
     images = Database(settings.data, IMAGE_DATABASE)
     events = Database(settings.data, IMAGE_EVENT_DATABASE, stage.lock)
     previous_images = PreviousImages(images)
-    warned_sources: set[str] = set()  # whose images have another size than the mask
+    warned_sources: set[str] = set()  # those whose images have another size than the mask
     say(f"image_analysis: Kafka at {settings.bootstrap_servers}")
     say(f"image_analysis: from {images.where} to {events.where}")
 
@@ -62,8 +62,8 @@ def main() -> None:
                     batch.publish(record, decision.message, IMAGES_WITHOUT_EVENT)
                     batch.say_after_commit(f"{message.image_id}  {decision.summary}")
                     continue
-                # After a reset, a message without a time may be sent again on purpose. Such a
-                # message counts as repeated only while the file of its event is there.
+                # Two messages with a time and the same bytes are the same message. One without a
+                # time may be sent anew after the directories were emptied, and is then no repeat.
                 may_be_repeated = message.received or events.has(decision.message.path)
                 if may_be_repeated and batch.is_repeated(record, message):
                     batch.say_after_commit(

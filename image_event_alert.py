@@ -63,8 +63,8 @@ def main() -> None:
                     continue
 
                 # 2. Decide
-                # After a reset, a message without a time may be sent again on purpose. Such a
-                # message counts as repeated only while the file of its alert is there.
+                # Two messages with a time and the same bytes are the same message. One without a
+                # time may be sent anew after the directories were emptied, and is then no repeat.
                 may_be_repeated = event.received or alerts.has(alert.path)
                 if may_be_repeated and batch.is_repeated(record, event):
                     batch.say_after_commit(

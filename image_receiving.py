@@ -8,8 +8,8 @@ All sources are received at the same time. For each of them, batch by batch:
 4. Publish: all messages of the batch, in one Kafka transaction.
 5. Commit: the same transaction commits how far the source has come, for the next run to read.
 
-Whenever this program is killed, the next run completes what was begun: no image is lost, and none
-is published twice (see `pipeline/stream/outbox.py`).
+Whenever this program is killed, the next run completes the batch: no image is lost, and none is
+published twice (see `pipeline/stream/outbox.py`).
 
     python image_receiving.py [--count N] [--source NAME]... [--sources N] [--interval SECONDS]
     python image_receiving.py --from PATH... [--watch] [--source NAME] ...
