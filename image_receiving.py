@@ -91,13 +91,18 @@ def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptio
         pictures = mock_pictures(number, images, last_path, kafka.settings)
     pictures = paced(pictures, options.count, options.interval, kafka.stop)
 
-    for batch in batches(pictures, BATCH, BATCH_BYTES // len(options.sources)):
+    for batch in batches(pictures, BATCH, BATCH_BYTES // len(options.sources)):  # 1. Take
+        # 2. Decide
         messages = [image_of(picture, source, n) for n, picture in enumerate(batch, number)]
+
+        # 3. Store
         lines = []
         outbox.remember(messages, [picture.fingerprint for picture in batch])
         for message, picture in zip(messages, batch, strict=True):
             images.write(message.path, picture.content, is_new=True)
             lines.append(f"{message.image_id}  received{picture.remark}")
+
+        # 4. Publish and 5. Commit, in the background
         outbox.publish(messages, say_when_published=lines)
         number += len(batch)
     outbox.close()
