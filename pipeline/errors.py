@@ -1,4 +1,4 @@
-"""The errors that this project raises: a kind for each thing to do about them.
+"""The errors that this project raises: a class for each way to react to an error.
 
 The text of an error is one line for people: what is wrong, the value seen, and what to do about it.
 """

@@ -19,8 +19,8 @@ class StageDefinition:
 
     name: str  # of its program and of its consumer group
     consumes: str  # topic; the first stage has none
-    publishes: str  # topic of what it is for
-    also_publishes: tuple[str, ...]  # topics
+    publishes: str  # the topic of its results, by which repeated messages are recognized
+    also_publishes: tuple[str, ...]  # other topics
     writes: str  # directory of the mock database
 
     def __post_init__(self) -> None:

@@ -65,7 +65,7 @@ class Availability:
             self._away_since = None
 
     def count_connections(self, change: int) -> None:
-        """Watch whether Kafka goes away while there are connections."""
+        """Add to the number of open connections: while there are any, Kafka is watched."""
         with self._lock:
             self._connections += change
 

@@ -1,4 +1,4 @@
-"""The way to Kafka: connects, and again if need be, until the program is asked to stop."""
+"""Connects to Kafka, as often as necessary, until the program is asked to stop."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Kafka:
-    """The way to Kafka, which all threads of a program share."""
+    """Makes the connections to Kafka for all threads of a program."""
 
     def __init__(
         self, settings: Settings, stop: StopSignal, availability: Availability | None = None
@@ -45,9 +45,9 @@ class Kafka:
 
     @contextmanager
     def connect(self, make: Callable[["Kafka", ExitStack], T]) -> Iterator[T]:
-        """What `make` makes of a Kafka that is there and has our topics.
+        """Wait for Kafka, create our topics, and yield the clients that `make` creates.
 
-        `make` adds to the stack what closes its clients, which happens at the end of the block.
+        `make` adds to the stack how its clients are closed, which happens at the end of the block.
         Ends the program when it is asked to stop, when Kafka has been away for longer than the
         settings allow, and when Kafka refuses us.
         """
@@ -121,7 +121,7 @@ class Kafka:
         return self.topics.ids != since
 
     def check(self) -> None:
-        """Mend the settings of topics that another program created; say what can't be mended.
+        """Correct the settings of topics that another program created, where Kafka allows it.
 
         Also warns of a Kafka that is known to lose messages. Raises `KafkaError`.
         """

@@ -1,4 +1,4 @@
-"""The topics of the pipeline: created where they are missing, checked where another program did it.
+"""Creates the topics of the pipeline, and checks those that another program has created.
 
 A broker may create a topic by itself as soon as any client asks for it, with its own defaults.
 These may not fit: too few partitions, too little room for a dead letter, or a clean-up that deletes
@@ -49,7 +49,7 @@ class Topics:
         self.ids: TopicIds = {}
         self._described: Sequence[Mapping[str, Any]] = ()
         self._lock = threading.Lock()
-        self._said: set[str] = set()  # what is wrong and stays so; each is said once
+        self._said: set[str] = set()  # lines about lasting faults, each of which is said once
 
     def create(self, admin: KafkaAdminClient) -> None:
         """Create the topics that are missing; say which were deleted. Raises `KafkaError`."""
@@ -67,7 +67,7 @@ class Topics:
                 say(f"the topic {topic} was deleted, with all that was in it, and is made again")
 
     def check(self, admin: KafkaAdminClient) -> None:
-        """Mend topics that another program created, and say so, where Kafka allows it.
+        """Correct topics that another program created, and say so, where Kafka allows it.
 
         Raises `KafkaError`.
         """
@@ -131,7 +131,7 @@ def _wait_for_partitions(admin: KafkaAdminClient, name: str) -> None:
 
 
 def _check_settings(admin: KafkaAdminClient) -> Iterator[str]:
-    """Set what the settings of another program would spoil, and say so."""
+    """Correct settings of topics with which messages could be lost, and say so."""
     topics = ConfigResourceType.TOPIC
     asked = [ConfigResource(topics, name, list(wanted)) for name, wanted in TOPICS.items()]
     settings = topic_configs(admin, asked)

@@ -26,7 +26,7 @@ def cause(record: ConsumerRecord) -> bytes:
 
 
 class Deduplicator:
-    """Which records a stage has processed, as far as the topic says that it publishes."""
+    """Knows which records a stage has processed: their effects are in the topic it publishes."""
 
     def __init__(self, topics: TopicReader, topic: str) -> None:
         self._topics = topics
@@ -42,8 +42,8 @@ class Deduplicator:
     def is_processed(self, record: ConsumerRecord, message: ImageMessage, generation: int) -> bool:
         """Whether the topic has what this record causes. Raises `KafkaError`.
 
-        With each generation of the group, partitions may come back that another copy had meanwhile,
-        so that nothing of what was seen before is certain.
+        In a new generation of the group, this copy may get a partition back which another copy had
+        meanwhile, so it no longer knows whether a source's next number is new.
         """
         if generation != self._generation:
             self._generation = generation

@@ -169,7 +169,7 @@ def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 
 
 
 def said(found: Hanging) -> str:
-    """What has happened, in one line for people."""
+    """What has happened to the transaction, in one line for people."""
     first, *more = map(partition_name, found.partitions)
     where = f"{first} and {len(more)} more" if more else first
     return (
@@ -198,7 +198,7 @@ def mend(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> st
     event, the notifications, and the dead letters, which the audit then misses.
     """
     is_commit = found.end == "commit"
-    # The group is in it also where we may not look whether its offsets hang: it does no harm.
+    # The group takes part even if we may not look whether its offsets hang: that does no harm.
     end_empty_transaction(
         producer,
         [partition for partition in found.partitions if partition.topic != OFFSETS],

@@ -141,8 +141,8 @@ def forget_fetched(consumer: KafkaConsumer) -> None:
     """Make a consumer drop what it has fetched, and what it is assigned.
 
     A record that can't be read, such as one with a header whose name isn't UTF-8, stays with the
-    consumer after the `CorruptRecordError`, and asked for more, the consumer turns in a circle for
-    ever (`PartitionRecords` in consumer/fetcher.py is not drained).
+    consumer after the `CorruptRecordError`, and asked for more, the consumer loops for ever
+    (`PartitionRecords` in consumer/fetcher.py is not drained).
     """
     consumer.assign([])
     consumer.poll(timeout_ms=0)

@@ -117,7 +117,7 @@ class GroupMember:
                 checked = time.monotonic()
 
     def _is_well(self, membership: Membership) -> bool:
-        """Whether this member would get records if there were any.
+        """Whether this member gets the records of its partitions as soon as there are any.
 
         Ends the program if Kafka has lost the end of the program's last transaction.
         """

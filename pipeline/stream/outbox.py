@@ -53,7 +53,7 @@ class Outbox:
         """Connect to Kafka. From then on, no earlier receiver of the source can publish."""
         self.set_aside_count = 0
         self.seen = SeenFiles({})
-        self.known: int  # the number behind the last image that Kafka has; 0 if it knows none
+        self.known: int  # how many of the images Kafka has messages of, by the last one's number
         self._kafka = kafka
         self._images = images
         self._source = source

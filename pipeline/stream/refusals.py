@@ -26,7 +26,7 @@ ANSWER_SECONDS = 2
 
 
 class Refusals:
-    """Tells a server that refuses us from one that is away or has just started."""
+    """Distinguishes a server that refuses us from one that is away or has just started."""
 
     def __init__(self, security_protocol: str) -> None:
         self._protocol = security_protocol

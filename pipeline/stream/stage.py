@@ -133,7 +133,7 @@ class Batch:
 
 
 class Stage(GroupMember):
-    """A program's place in the pipeline: it shares the records of a topic with its other copies."""
+    """A stage of the pipeline, which shares the records of a topic with its other copies."""
 
     # Where Kafka has deleted messages that the stage has not read, "none" makes a poll raise one of
     # OFFSET_ERRORS, and the stage can say which messages these are.

@@ -65,10 +65,10 @@ class TopicReader:
         return self.read(self.beginning_offsets(topic), self.end_offsets(topic))
 
     def skip(self, consumer: KafkaConsumer) -> list[tuple[TopicPartition, int]]:
-        """Send a consumer past the records that made its poll fail; the positions of these.
+        """Send a consumer past the records that made its poll fail; returns their positions.
 
-        The error of the poll doesn't say which these are. Records that were sent together with one
-        that can't be read can't be read, either.
+        The error of the poll doesn't say which records these are. If one record of those that were
+        sent together can't be read, none of them can.
         """
         skipped = []
         ends = partition_offsets(self._reader.end_offsets, consumer.assignment())

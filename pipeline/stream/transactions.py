@@ -58,7 +58,7 @@ def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> Kafka
 
 
 def unchecked_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:
-    """The same without looking at the last transaction of this name."""
+    """A producer for transactions, without a look at the last transaction of this name."""
     producer = KafkaProducer(
         **kafka.options,
         transactional_id=name,
