@@ -4,8 +4,8 @@ The topic `notifications` is all that is remembered. Whoever gets a partition of
 partition from its beginning, sends what has no receipt yet, and publishes a receipt for what was
 sent. No offsets are committed.
 
-Kafka gives each partition to one copy of the program, so that a recipient hears from one at a
-time. Each delivery has a thread of its own: a server that stalls holds up no other recipient.
+Kafka gives each partition to one copy of the program, so that no recipient hears from two copies
+at a time. Each delivery has a thread of its own: a server that stalls holds up no other recipient.
 """
 
 import os

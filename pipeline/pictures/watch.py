@@ -26,15 +26,15 @@ class FileVersion:
     """A file as it was in one listing and has stayed since."""
 
     fingerprint: str
-    # The fingerprint if it is set aside has the time of the last change of its rights, too: a file
-    # that could not be opened is tried again once its rights are mended.
+    # This one also contains when the file's rights were last changed. It is noted when the file is
+    # set aside, so that a file that could not be opened is tried again once its rights are mended.
     aside_fingerprint: str
     unchanged_since: float
     was_unusable: bool = False
 
     @property
     def fingerprints(self) -> set[str]:
-        """Either of the two, by which the file may have been seen."""
+        """Both fingerprints: the file may have been seen under either."""
         return {self.fingerprint, self.aside_fingerprint}
 
 
@@ -122,7 +122,7 @@ class DirectoryWatcher:
         If none remains, the disk is probably unmounted. Another directory in the place of the
         watched one, which may be an empty mount point as well, must stay for a while first.
         """
-        listed = {one for version in self._versions.values() for one in version.fingerprints}
+        listed = set().union(*(version.fingerprints for version in self._versions.values()))
         if not self._seen.has_any(listed):
             return
         if identity != self._identity:
@@ -135,8 +135,8 @@ class DirectoryWatcher:
 def _status(entry: "os.DirEntry[str]") -> tuple[os.stat_result | None, bool]:
     """The status of a file, and whether it is certain.
 
-    It is `None` for a file that was deleted after the listing. A link whose file is not there has
-    the status of the link itself, and that is not certain: the file's disk may come back.
+    The status of a file that was deleted after the listing is `None`. A link whose file is not
+    there has the status of the link itself, which is not certain: the file's disk may come back.
     """
     try:
         return entry.stat(), True

@@ -61,16 +61,18 @@ class ShownAvailability(Availability):
         )
 
     def there(self) -> None:
-        """Show no error any more."""
+        """Show that Kafka can be reached again."""
         self._index.set_trouble("kafka", "")
 
 
 class ReadOnlyKafka(Kafka):
-    """The way to Kafka for a program that only reads: it creates no topics."""
+    """Connections to Kafka for a program that only reads: it creates no topics."""
 
     def __init__(self, settings: Settings, stop: StopSignal, index: Index) -> None:
         super().__init__(settings, stop, ShownAvailability(settings, index))
-        self.options["request_timeout_ms"] = 10_000  # or it asks a new Kafka long for old topics
+        self.options["request_timeout_ms"] = (
+            10_000  # or it asks a new Kafka for old topics for minutes
+        )
 
     def make_topics(self) -> None:
         """Create none: a topic that isn't there has nothing to show."""

@@ -115,8 +115,7 @@ class EventCheck:
             return None
         if decision and decision.previous_image_id != previous.message.image_id:
             raise NotJudged  # the image between them was set aside then, and was sent back since
-        sums = {previous.message.sha256, image.message.sha256}
-        if len(sums) == 1 and None not in sums:
+        if image.message.sha256 and image.message.sha256 == previous.message.sha256:
             return None
         if not (previous.is_intact and image.is_intact):
             raise NotJudged
@@ -180,14 +179,14 @@ class EventCheck:
             self._check_lost_event(image, expected)
         event = found or expected
         if event:
-            for path, sha256_then in (
+            for path, expected_hash in (
                 (event.path, event.sha256),
                 (event.difference_path, event.difference_sha256),
             ):
                 if path:
                     self._findings.explained.add(path)
                     events = self._snapshot.events
-                    self._findings.check_file(events, path, sha256_then, files.get(path))
+                    self._findings.check_file(events, path, expected_hash, files.get(path))
 
     def _check_lost_event(self, image: AuditedImage, expected: ImageEvent) -> None:
         """Note that an event has no message, unless Kafka deleted it after its alert was made."""

@@ -26,7 +26,7 @@ class Findings:
         self.repaired: list[str] = []
         self.outgoing: list[dict[str, Any]] = []  # messages that repair something
         self.explained: set[str] = set()  # files that have a reason to exist
-        self.lost_events: set[bytes] = set()  # the causes of their alerts
+        self.lost_events: set[bytes] = set()  # by the `cause` that their alerts have
         self._is_repairing = is_repairing
 
     def fault(self, kind: str, text: str, repair: Repair | None = None) -> None:
@@ -40,7 +40,7 @@ class Findings:
     def check_file(
         self, database: Database, path: str, sha256: str | None, content: bytes | None
     ) -> None:
-        """Note a fault if the file is not what it was; `content` can be written if it is that."""
+        """Note a fault if the file is missing or damaged; `content` may be what it should be."""
         try:
             database.read(path, sha256)
         except InvalidInput as reason:

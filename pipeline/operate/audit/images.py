@@ -33,9 +33,10 @@ Images = dict[str, dict[int, AuditedImage]]  # by source and number
 
 
 def current_images(snapshot: Snapshot, findings: Findings) -> Images:
-    """The images that have messages, of each source since it was last counted from a lower number.
+    """The images that have messages, without those that later images have replaced.
 
-    After a reset of the directories, for example, a source is counted from 0 again.
+    After the directories were emptied, a source is counted from 0 again: where a number is not
+    higher than those before it, it and all higher ones are replaced.
     """
     images: Images = defaultdict(dict)
     seen: dict[bytes, AuditedImage] = {}  # by the message
@@ -90,8 +91,8 @@ def check_images(images: Images, snapshot: Snapshot, findings: Findings, history
             if snapshot.state(image.records) is not State.SET_ASIDE:
                 damaged.append((image, reason))
     for image, fault in damaged:
-        twin = paths.get(image.message.sha256)
-        repair = _copy_of(twin, image, snapshot) if twin else None
+        intact_path = paths.get(image.message.sha256)
+        repair = _copy_of(intact_path, image, snapshot) if intact_path else None
         findings.fault("lost", str(fault), repair)
     _check_files_without_message(snapshot, findings, history)
 
@@ -158,11 +159,11 @@ def _was_sent_again(record: ConsumerRecord) -> bool:
     return any(name in (REPAIRED, SENT_BACK) for name, _ in record.headers)
 
 
-def _copy_of(twin: str, image: AuditedImage, snapshot: Snapshot) -> Repair:
+def _copy_of(intact_path: str, image: AuditedImage, snapshot: Snapshot) -> Repair:
     """A repair that copies a file with the same SHA-256."""
 
     def copy() -> None:
-        content = snapshot.images.read(twin, image.message.sha256)
+        content = snapshot.images.read(intact_path, image.message.sha256)
         write_file(snapshot.images, image.message.path, content)()
         image.is_intact = True
 

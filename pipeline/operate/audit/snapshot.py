@@ -76,7 +76,7 @@ class Snapshot:
         self.set_aside = {origin_of(record) for record in self.records[DEAD_LETTERS]}
 
     def state(self, records: Sequence[ConsumerRecord]) -> State:
-        """What has become of a message that was sent as often as there are records here."""
+        """What has become of a message, which has several records if it was sent several times."""
         states = {self._state_of(record) for record in records}
         return next(state for state in State if state in states)
 
