@@ -69,11 +69,6 @@ class ReceivedImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     received: Time | None = None
     original_name: Path | None = None  # of the file from which the image was received
 
-    @property
-    def key(self) -> str:
-        """The record's key: Kafka keeps the order of messages with the same key."""
-        return self.source
-
     def __post_init__(self) -> None:
         if self.image_id != image_id(self.source, self.number):
             raise ValueError(
@@ -96,11 +91,6 @@ class _WithImageId(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def number(self) -> int:
         """The number of the image."""
         return parts_of(self.image_id)[1]
-
-    @property
-    def key(self) -> str:
-        """The record's key: Kafka keeps the order of messages with the same key."""
-        return self.source
 
 
 class ImageWithoutEvent(_WithImageId, frozen=True, kw_only=True, omit_defaults=True):
@@ -168,11 +158,6 @@ class Notification(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="t
     event: ImageEvent
     alert_path: Path
 
-    @property
-    def key(self) -> str:
-        """The record's key: Kafka keeps the order of messages with the same key."""
-        return self.recipient
-
 
 class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="told"):
     """In `notifications`, after some notifications: they were sent, or given up."""
@@ -182,11 +167,6 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="told")
     event_ids: list[ImageId]
     outcome: Literal["sent", "given up"]
     at: Time
-
-    @property
-    def key(self) -> str:
-        """The record's key: Kafka keeps the order of messages with the same key."""
-        return self.recipient
 
 
 ImageMessage = ReceivedImage | ImageEvent | Alert | ImageWithoutEvent

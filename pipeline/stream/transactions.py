@@ -11,7 +11,7 @@ from kafka import (
     TopicPartition,
 )
 
-from pipeline.messages import Message, dump
+from pipeline.messages import Message, Notification, Receipt, dump
 from pipeline.stream.connection import Kafka
 from pipeline.stream.hanging import end_if_hanging
 from pipeline.stream.kafka_python import close_producer, send_all, within
@@ -43,8 +43,9 @@ def transact(
 
 
 def outgoing_message(topic: str, message: Message) -> dict[str, Any]:
-    """A message as a producer sends it; its key keeps each source in order."""
-    return {"topic": topic, "key": message.key.encode(), "value": dump(message)}
+    """A message as a producer sends it. Kafka keeps the order of messages with the same key."""
+    key = message.recipient if isinstance(message, Notification | Receipt) else message.source
+    return {"topic": topic, "key": key.encode(), "value": dump(message)}
 
 
 def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:
