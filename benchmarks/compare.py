@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.images import KINDS, Kind, Pair
 from benchmarks.rounds import ROUNDS, Figure, interleaved, over, seconds
 from pipeline.comparison.decode import decode
-from pipeline.comparison.rule import ANY_DIFFERENCE
+from pipeline.comparison.rule import Rule
 from pipeline.errors import InvalidInput
 from pipeline.image_events import NewEvent, decide
 from pipeline.messages import ReceivedImage
@@ -73,7 +73,7 @@ def ours(pair: Pair) -> Callable[[], Found]:
             raise InvalidInput(f"{second.path} has other bytes than when it was stored")
         is_same = previous.content == content
         image = StoredImage(second, content, previous.pixels if is_same else decode(content))
-        decision = decide(previous, image, ANY_DIFFERENCE, RECEIVED)
+        decision = decide(previous, image, Rule(), RECEIVED)
         if not isinstance(decision, NewEvent):
             return Found(is_changed=False)
         event = decision.message

@@ -53,7 +53,10 @@ class Description:
     @property
     def box(self) -> tuple[int, int, int, int] | None:
         """The changed box in pixels: left, top, width and height."""
-        return _box_of(self.changed_box)
+        if not (found := BOX.fullmatch(self.changed_box)):
+            return None
+        width, height, left, top = map(int, found.groups())
+        return left, top, width, height
 
 
 def write_description(
@@ -125,14 +128,6 @@ def seconds_of(text: str) -> int | None:
         time = datetime.fromisoformat(text.removesuffix("UTC").strip())
         return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
     return None
-
-
-def _box_of(text: str) -> tuple[int, int, int, int] | None:
-    """A changed box as left, top, width and height in pixels; None if the text is none."""
-    if not (found := BOX.fullmatch(text)):
-        return None
-    width, height, left, top = map(int, found.groups())
-    return left, top, width, height
 
 
 def _percent_of(text: str) -> float | None:

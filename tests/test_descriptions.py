@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from PIL import Image
 
 from pipeline.comparison.decode import decode
-from pipeline.comparison.rule import ANY_DIFFERENCE
+from pipeline.comparison.rule import Rule
 from pipeline.descriptions import read_description
 from pipeline.image_events import NewEvent, decide
 from pipeline.messages import ReceivedImage
@@ -30,7 +30,7 @@ def stored(number: int, level: int) -> StoredImage:
 
 def new_event() -> NewEvent:
     """An event whose right half has changed."""
-    decision = decide(stored(0, 10), stored(1, 20), ANY_DIFFERENCE, RECEIVED)
+    decision = decide(stored(0, 10), stored(1, 20), Rule(), RECEIVED)
     assert isinstance(decision, NewEvent)
     return decision
 

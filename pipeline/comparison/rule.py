@@ -25,6 +25,3 @@ class Rule:
             return ""
         sizes = "{} x {} pixels, and the image {} x {}".format(*self.mask.size, *size)
         return f"the mask has {sizes}: what it doesn't cover counts"
-
-
-ANY_DIFFERENCE = Rule()

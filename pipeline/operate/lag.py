@@ -1,7 +1,7 @@
 """Lag: what waits for each stage, for how long already, and how many copies work on it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 from pipeline.settings import Parser
@@ -26,8 +26,11 @@ def main(arguments: Sequence[str]) -> None:
             copies = member_count(kafka, stage.name)
             say(f"{stage.name:19} {copies:6} {waiting:9}  {oldest}")
         for stage in CONSUMING_STAGES:
-            for line in _deleted_unread(stage, topics, kafka):
-                say(line)
+            offsets = committed_offsets(kafka, stage.name)
+            for partition, beginning in sorted(topics.beginning_offsets(stage.consumes).items()):
+                line = deleted_unread(partition, offsets.get(partition), beginning, stage.name)
+                if line:
+                    say(line)
 
 
 def _waiting(stage: StageDefinition, topics: TopicReader, kafka: Kafka) -> tuple[int, float]:
@@ -44,12 +47,3 @@ def _waiting(stage: StageDefinition, topics: TopicReader, kafka: Kafka) -> tuple
             waiting += end - first.offset
             since = min(since, first.timestamp / 1000)
     return waiting, since
-
-
-def _deleted_unread(stage: StageDefinition, topics: TopicReader, kafka: Kafka) -> Iterator[str]:
-    """Lines about messages that Kafka deleted before the stage read them, so that none waits."""
-    offsets = committed_offsets(kafka, stage.name)
-    for partition, beginning in sorted(topics.beginning_offsets(stage.consumes).items()):
-        line = deleted_unread(partition, offsets.get(partition), beginning, stage.name)
-        if line:
-            yield line

@@ -12,7 +12,7 @@ from pipeline.settings import Settings
 from pipeline.stop_signal import StopSignal
 from pipeline.stream import kafka_version
 from pipeline.stream.availability import Availability
-from pipeline.stream.create_topics import TopicIds, Topics
+from pipeline.stream.create_topics import Topics
 from pipeline.stream.kafka_python import TRANSIENT, ConnectionFailures, is_forbidden
 from pipeline.stream.refusals import Refusals
 from pipeline.terminal import one_line, say
@@ -69,11 +69,7 @@ class Kafka:
                     except TRANSIENT as error:
                         self._refusals.end_if_refused(self._failures.reasons, server)
                         # A Kafka that has just started answers before it can do all.
-                        reason = (
-                            self._failures.reasons[-1]
-                            if self._failures.reasons
-                            else one_line(error)
-                        )
+                        reason = [one_line(error), *self._failures.reasons][-1]
                         self._availability.away(reason, patience=3)
                     except (KafkaError, OSError, ValueError) as error:
                         self._refusals.end_if_refused(self._failures.reasons, server)
@@ -111,14 +107,6 @@ class Kafka:
         """Create the topics that are missing. Raises `KafkaError`."""
         with self.admin() as admin:
             self.topics.create(admin)
-
-    def are_topics_new(self, since: TopicIds) -> bool:
-        """Create what is missing; whether a topic was made again since it had these ids.
-
-        Raises `KafkaError`. Whoever reads or writes such a topic must connect again.
-        """
-        self.make_topics()
-        return self.topics.ids != since
 
     def check(self) -> None:
         """Correct the settings of topics that another program created, where Kafka allows it.

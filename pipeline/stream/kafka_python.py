@@ -42,13 +42,10 @@ POLL_MILLISECONDS = 500
 # Connections
 
 
-def never_create_topics() -> None:
-    """Keep clients from creating the topics that they ask for, with the broker's defaults.
-
-    A client's option `allow_auto_create_topics`, which issue 2083 recommends, has no effect:
-    net/manager.py doesn't hand it on to `ClusterMetadata`. So its default is changed.
-    """
-    ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
+# Clients must not create the topics that they ask for, with the broker's defaults. Their option
+# `allow_auto_create_topics`, which issue 2083 recommends, has no effect: net/manager.py doesn't
+# hand it on to `ClusterMetadata`. So its default is changed.
+ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
 
 
 def read_before_the_end(receive: Receive) -> Receive:
@@ -66,7 +63,6 @@ def read_before_the_end(receive: Receive) -> Receive:
     return receive_before_the_end
 
 
-never_create_topics()
 for _transport in (KafkaTCPTransport, KafkaSSLTransport):
     _transport._sock_recv = read_before_the_end(_transport._sock_recv)
 

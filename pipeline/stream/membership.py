@@ -40,7 +40,7 @@ class Membership:
     producer: KafkaProducer
     topics: TopicReader
     deduplicator: Deduplicator
-    topic_ids: TopicIds  # to see whether a topic was deleted and made again
+    topic_ids: TopicIds  # when the copy joined
     # Partitions whose records have come, each with the group's generation then.
     seen: set[tuple[TopicPartition, int]] = field(default_factory=set)
     is_lost: bool = False  # set by whoever uses the membership: the copy must join again
@@ -124,7 +124,8 @@ class GroupMember:
         if membership.consumer.group_metadata().state != MemberState.STABLE:
             return False
         try:
-            if self.kafka.are_topics_new(membership.topic_ids):
+            self.kafka.make_topics()
+            if self.kafka.topics.ids != membership.topic_ids:  # a topic was deleted and made again
                 return False
             end_if_hanging(self.kafka, self.lock.name)
             return bool(membership.consumer.assignment()) or not leave_stuck_group(

@@ -4,12 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from kafka import (
-    ConsumerGroupMetadata,
-    KafkaProducer,
-    OffsetAndMetadata,
-    TopicPartition,
-)
+from kafka import ConsumerGroupMetadata, KafkaProducer, OffsetAndMetadata, TopicPartition
 
 from pipeline.messages import Message, Notification, Receipt, dump
 from pipeline.stream.connection import Kafka

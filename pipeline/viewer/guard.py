@@ -32,7 +32,7 @@ class Guard:
         self._app = app
         self._names = {"localhost", "127.0.0.1", "::1", host.lower()}
         # Then any address of the machine leads here. No stranger's name looks like an address.
-        self._accepts_addresses = _is_unspecified(host)
+        self._accepts_addresses = _is_address(host) and ipaddress.ip_address(host).is_unspecified
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request, or pass it on to the pages."""
@@ -64,10 +64,6 @@ class Guard:
         found = re.fullmatch(r"\[([0-9a-f:.]+)\](:[0-9]*)?|([^:\[\]]+)(:[0-9]*)?", host.lower())
         name = found[1] or found[3] if found else ""
         return name in self._names or (self._accepts_addresses and _is_address(name))
-
-
-def _is_unspecified(host: str) -> bool:
-    return _is_address(host) and ipaddress.ip_address(host).is_unspecified
 
 
 def _is_address(host: str) -> bool:

@@ -37,7 +37,11 @@ class Site:
             lstrip_blocks=True,
         )
         for function in (
-            *(formats.clock, formats.percent, formats.form_time, formats.plain, position),
+            formats.clock,
+            formats.percent,
+            formats.form_time,
+            formats.plain,
+            position,
         ):
             self.templates.globals[function.__name__] = function
 
