@@ -1,7 +1,8 @@
-"""Runs a function for several sources at the same time."""
+"""Runs functions in threads: a function for several sources, or one that may never return."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Thread
 from typing import TypeVar
 
 from pipeline.errors import FatalError, Stopped
@@ -37,3 +38,20 @@ def run_concurrently(run: Callable[[str], T], sources: Sequence[str], stop: Stop
     if texts:
         raise FatalError("; ".join(texts))
     return [future.result() for future in runs if not future.exception()]
+
+
+def run_in_thread(function: Callable[[], T]) -> Future[T]:
+    """Run a function that may never return, which doesn't keep the program from ending.
+
+    Raises `RuntimeError` if the machine has no thread left.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(function())
+        except Exception as error:
+            result.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return result

@@ -11,6 +11,7 @@ from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
+from pipeline.concurrently import run_in_thread
 from pipeline.errors import InvalidInput
 from pipeline.messages import NOTIFICATIONS, Receipt
 from pipeline.notify.inbox import PendingEvent
@@ -89,7 +90,7 @@ class Delivery:
         # An attempt without an answer may succeed later: waiting on is better than sending twice.
         if not self._answer:
             try:
-                self._answer = _run_in_thread(send)
+                self._answer = run_in_thread(send)
             except RuntimeError as error:  # the machine has no thread left
                 raise DeliveryFailed(str(error)) from error
         if not wait([self._answer], SEND_SECONDS).done:
@@ -131,18 +132,3 @@ class Delivery:
             {**outgoing_message(NOTIFICATIONS, receipt), "partition": self.partition},
             *letters,
         ]
-
-
-def _run_in_thread(function: Callable[[], None]) -> Future[None]:
-    """What the function returns or raises, once it has. Raises `RuntimeError` without a thread."""
-    answer: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            function()
-            answer.set_result(None)
-        except Exception as error:
-            answer.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return answer

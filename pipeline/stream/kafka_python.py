@@ -6,10 +6,8 @@ none, where in the library's source the fault is.
 
 import logging
 import re
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -25,6 +23,7 @@ from kafka.errors import (
 )
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
+from pipeline.concurrently import run_in_thread
 from pipeline.stream.positions import partition_name
 
 T = TypeVar("T")
@@ -153,17 +152,8 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     A transaction waits for ever if its broker dies at the wrong moment, even when the broker is
     back (`wait` in producer/transaction_manager.py gets no limit from producer/kafka.py).
     """
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(call())
-        except Exception as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
     try:
-        return result.result(seconds)
+        return run_in_thread(call).result(seconds)
     except TimeoutError:
         raise KafkaTimeoutError(f"no answer in {seconds:g} s") from None
 
