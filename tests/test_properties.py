@@ -27,7 +27,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import MESSAGE_TYPES, dump, image_id, parse, schema
 from pipeline.settings import Location
 from pipeline.store.database import Database
-from pipeline.stream.dead_letters import DeadLetter, origin_of
+from pipeline.stream.dead_letters import DeadLetter
 from pipeline.terminal import printable
 
 SCHEMA: dict[str, Any] = schema()
@@ -301,4 +301,4 @@ def test_any_dead_letter(
     about = {"topic": "dead-letters", "partition": 0, "offset": 3, "timestamp": 0}
     record = ConsumerRecord(**{**empty, **about, "headers": headers, "key": key, "value": value})
     assert str(DeadLetter(record)).isprintable()
-    assert len(origin_of(record)) == 3
+    assert len(DeadLetter(record).position) == 3

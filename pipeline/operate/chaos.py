@@ -57,7 +57,7 @@ from pipeline.store.names import (
 from pipeline.store.numbering import last_image
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
-from pipeline.stream.dead_letters import origin_of
+from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.groups import committed_offsets, is_committed
 from pipeline.stream.positions import RecordPosition, position_of
 from pipeline.stream.topic_reader import TopicReader
@@ -337,7 +337,7 @@ def account(chaos: Chaos, count: int) -> tuple[Discrepancies, dict[str, object]]
     others: list[str] = []
     for record in records[DEAD_LETTERS]:
         letters = truncated if _image_of(record) in chaos.truncated else others
-        letters.append(str(origin_of(record)))
+        letters.append(str(DeadLetter(record).position))
     found.expect(DEAD_LETTERS, truncated, set(truncated))
     rubbish = [str(position) for position in chaos.rubbish if position.topic in CONSUMED]
     found.expect(DEAD_LETTERS, others, rubbish)

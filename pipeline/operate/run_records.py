@@ -11,7 +11,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
 from pipeline.stages import CONSUMING_STAGES
 from pipeline.stream.connection import Kafka
-from pipeline.stream.dead_letters import ABOUT, origin_of
+from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.groups import committed_offsets, is_committed
 from pipeline.stream.positions import RecordPosition, position_of
 from pipeline.stream.topic_reader import TopicReader
@@ -91,9 +91,9 @@ class RunRecords:
         if seconds:
             median, most = statistics.median(seconds), max(seconds)
             rows["received to alert"] = f"{median:.3f} s median, {most:.3f} s at most"
-        set_aside = [origin_of(record) for record in dead_letters]
-        stage_header = (f"{ABOUT}stage", b"image_receiving")
-        is_lost = any(stage_header in record.headers for record in dead_letters)
+        letters = [DeadLetter(record) for record in dead_letters]
+        set_aside = [letter.position for letter in letters]
+        is_lost = any(letter.is_file for letter in letters)
         for record in events:
             with suppress(InvalidInput):  # an invalid message, which was set aside
                 is_alerted = parse(record.value, ImageEvent).event_id in alerted

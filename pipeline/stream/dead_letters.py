@@ -61,20 +61,6 @@ def _headers(
     return [(f"{ABOUT}{name}", str(value).encode()) for name, value in about.items()]
 
 
-def origin_of(dead_letter: ConsumerRecord) -> RecordPosition:
-    """Where the record was that became this dead letter.
-
-    A dead letter of another program may not say; its origin then has no topic, or the offset -1.
-    """
-    headers = dict(dead_letter.headers)
-    topic, *numbers = (
-        (headers.get(f"{ABOUT}{name}") or b"").decode(errors="replace")
-        for name in ("topic", "partition", "offset")
-    )
-    partition, offset = (int(number) if number.isdecimal() else -1 for number in numbers)
-    return RecordPosition(topic, partition, offset)
-
-
 class DeadLetter:
     """A record of `dead-letters`, and what its headers say of where it came from."""
 
@@ -99,6 +85,13 @@ class DeadLetter:
         where = "{topic}[{partition}] {offset}".format(**self.origin)
         key = f"key {self.origin.get('key', '(none)')!r}"
         return f"{self.id}  {when}  {self.origin['stage']}  {where}  {key}  {self.reason}"
+
+    @property
+    def position(self) -> RecordPosition:
+        """Where the record was; without a topic, or at the offset -1, if no header says so."""
+        topic, *numbers = (self.origin.get(name, "") for name in ("topic", "partition", "offset"))
+        partition, offset = (int(number) if number.isdecimal() else -1 for number in numbers)
+        return RecordPosition(topic, partition, offset)
 
     @property
     def reason(self) -> str:

@@ -25,7 +25,7 @@ from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import TOPICS
-from pipeline.stream.dead_letters import origin_of
+from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.deduplication import CAUSE
 from pipeline.stream.groups import committed_offsets, is_committed
 from pipeline.stream.outbox_file import read_outbox
@@ -73,7 +73,7 @@ class Snapshot:
             topic: list(topics.read(self.beginnings[topic], topics.end_offsets(topic)))
             for topic in (ALERTS, IMAGE_EVENTS, IMAGES_WITHOUT_EVENT, IMAGES, DEAD_LETTERS)
         }
-        self.set_aside = {origin_of(record) for record in self.records[DEAD_LETTERS]}
+        self.set_aside = {DeadLetter(record).position for record in self.records[DEAD_LETTERS]}
 
     def state(self, records: Sequence[ConsumerRecord]) -> State:
         """What has become of a message, which has several records if it was sent several times."""
