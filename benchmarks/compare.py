@@ -26,7 +26,7 @@ from PIL import Image
 from benchmarks.images import KINDS, Kind, Pair
 from benchmarks.rounds import ROUNDS, Figure, interleaved, over, seconds
 from pipeline.comparison.decode import decode
-from pipeline.comparison.rule import Rule
+from pipeline.comparison.measure import Rule
 from pipeline.errors import InvalidInput
 from pipeline.image_events import NewEvent, decide
 from pipeline.messages import ReceivedImage

@@ -9,8 +9,7 @@ from datetime import datetime
 import msgspec
 
 from pipeline.comparison.draw import draw
-from pipeline.comparison.measure import Change, compare
-from pipeline.comparison.rule import Rule
+from pipeline.comparison.measure import Change, Rule, compare
 from pipeline.descriptions import write_description
 from pipeline.messages import ImageEvent, ImageWithoutEvent, Reason
 from pipeline.pictures.previous_images import StoredImage

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.comparison.decode import decode
-from pipeline.comparison.measure import mask_of
-from pipeline.comparison.rule import Rule
+from pipeline.comparison.measure import Rule, mask_of
 from pipeline.errors import InvalidInput
 from pipeline.messages import SOURCE
 from pipeline.notify.recipients import Recipient, read_recipients

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from PIL import Image
 
 from pipeline.comparison.decode import decode
-from pipeline.comparison.rule import Rule
+from pipeline.comparison.measure import Rule
 from pipeline.descriptions import read_description
 from pipeline.image_events import NewEvent, decide
 from pipeline.messages import ReceivedImage

@@ -19,8 +19,7 @@ def dry_run(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
         say("nobody: there are no recipients; write a recipients.toml, or name it by --recipients")
         return
     with kafka.connect(TopicReader) as topics:
-        start, end = topics.beginning_offsets(IMAGE_EVENTS), topics.end_offsets(IMAGE_EVENTS)
-        records = list(topics.read(start, end))
+        records = list(topics.read_all(IMAGE_EVENTS))
     last: dict[str, datetime] = {}  # when the recipient's last message would be sent
     for record in sorted(records, key=lambda record: record.timestamp):
         try:

@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from pipeline.errors import InvalidInput
 from pipeline.retrying import retrying
 from pipeline.settings import Location
+from pipeline.store.concurrent import ConcurrentWriter, Prefetcher
 from pipeline.store.files import Files
 from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.local_files import LocalFiles
 from pipeline.store.names import digest
-from pipeline.store.prefetching import Prefetcher
-from pipeline.store.writing import ConcurrentWriter
 
 
 class Database:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from pipeline.comparison.rule import Rule
+from pipeline.comparison.measure import Rule
 from pipeline.errors import FatalError
 from pipeline.messages import IMAGES
 from pipeline.operate.audit.alerts import check_alerts, check_alerts_of_deleted_events

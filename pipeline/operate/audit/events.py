@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from kafka.consumer.fetcher import ConsumerRecord
 
-from pipeline.comparison.rule import Rule
+from pipeline.comparison.measure import Rule
 from pipeline.errors import InvalidInput
 from pipeline.image_events import NewEvent, decide
 from pipeline.messages import (

@@ -1,5 +1,6 @@
-"""Writes several files at the same time, so that the wait for the disk or network is shared."""
+"""Reads and writes several files at a time, so that their waits for disk or network overlap."""
 
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.errors import FatalError
@@ -47,3 +48,33 @@ class ConcurrentWriter:
     def _write(self, path: str, content: bytes, is_new: bool) -> None:
         if not self._files.write(path, content, is_new=is_new):
             raise FatalError(f"{path} is there already, by another program; it stays as it is")
+
+
+class Prefetcher:
+    """Reads files, and a few of those that were announced ahead."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._threads = ThreadPoolExecutor(max(1, files.read_ahead))
+        self._announced: Iterator[str] = iter(())
+        self._reading: dict[str, Future[bytes]] = {}  # by path
+
+    def prefetch(self, paths: Iterable[str]) -> None:
+        """Announce what will be read, in this order, instead of what was announced before."""
+        self._announced = iter(paths)
+        self._reading.clear()
+        self._start_reads()
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes. Raises the errors of `Files.read`."""
+        reading = self._reading.pop(path, None)
+        content = reading.result() if reading else self._files.read(path)
+        self._start_reads()
+        return content
+
+    def _start_reads(self) -> None:
+        while len(self._reading) < self._files.read_ahead:
+            path = next(self._announced, None)
+            if path is None:
+                return
+            self._reading[path] = self._threads.submit(self._files.read, path)
