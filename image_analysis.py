@@ -8,8 +8,8 @@ For each batch of messages from the topic `images`:
 4. Publish: the event in the topic `image-events`, or the reason in `images-without-event`.
 5. Commit: one Kafka transaction makes these messages and the batch's offsets true together.
 
-Whenever this program is killed, a batch without its commit is taken again from its beginning: its
-files are written again with the same bytes, and its messages are published once.
+Whenever this program is killed, a batch without its commit is consumed again from its beginning:
+its files are written again with the same bytes, and its messages are published once.
 
     python image_analysis.py [--threshold N] [--mask FILE]
 """
@@ -39,7 +39,7 @@ def main() -> None:
     say(f"image_analysis: from {images.where} to {events.where}")
 
     for batch in stage.batches():
-        with batch:  # a batch that isn't committed is taken again
+        with batch:  # a batch that isn't committed is consumed again
             # 1. Take
             previous_images.remember(record.value for record in batch.preceding())
             images.prefetch(paths(batch.values, ReceivedImage))

@@ -51,7 +51,7 @@ def main() -> None:
         notifier.start()
 
     for batch in stage.batches():
-        with batch:  # a batch that isn't committed is taken again
+        with batch:  # a batch that isn't committed is consumed again
             # 1. Take
             events.prefetch(paths(batch.values, ImageEvent))
             for record in batch:

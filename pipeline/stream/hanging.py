@@ -9,7 +9,7 @@ group whose offsets were in the transaction can't be asked for them, for ever.
 
 The next transaction of the same transactional id that has the partition ends both, in its own way:
 if it commits, the hanging records become true, and if it aborts, they are lost. So an empty
-transaction over the partitions that hang mends them, in the right way as long as Kafka still knows
+transaction over the partitions that hang ends them, in the right way as long as Kafka still knows
 how the hanging transaction ended. It forgets that when a producer asks for the id anew
 (InitProducerId, a producer's `init_transactions`), which is why a program must look before. A
 transaction that hangs behind a later one which is still open can't be seen. What is aborted with it
@@ -163,12 +163,12 @@ def end_if_hanging(kafka: Kafka, transactional_id: str, leader_seconds: float = 
         found = hanging(admin, transactional_id, partitions, group_of(transactional_id))
     if found:
         raise FatalError(
-            f"{said(found)}; run python -m pipeline audit --repair, then start this program again, "
-            "and use another Kafka, such as 4.2"
+            f"{describe(found)}; run python -m pipeline audit --repair, then start this program "
+            "again, and use another Kafka, such as 4.2"
         )
 
 
-def said(found: Hanging) -> str:
+def describe(found: Hanging) -> str:
     """What has happened to the transaction, in one line for people."""
     first, *more = map(partition_name, found.partitions)
     where = f"{first} and {len(more)} more" if more else first
@@ -179,7 +179,7 @@ def said(found: Hanging) -> str:
     )
 
 
-def mend(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> str:
+def end_transaction(admin: KafkaAdminClient, producer: KafkaProducer, found: Hanging) -> str:
     """End a hanging transaction after all; returns how, for people. Raises `KafkaError`.
 
     The producer is a new one of the same transactional id. What Kafka knows to be committed is

@@ -21,7 +21,7 @@ from kafka.producer.transaction_manager import TransactionalRequestResult, TxnOf
 
 import embedded_kafka
 from pipeline.stream import hanging as module
-from pipeline.stream.hanging import OFFSETS, Hanging, all_hanging, hanging, mend
+from pipeline.stream.hanging import OFFSETS, Hanging, all_hanging, end_transaction, hanging
 
 STAGE = "image_analysis"
 ID = f"{STAGE}-host-0"
@@ -151,7 +151,7 @@ def test_a_committed_one(
     assert found
     assert (found.end, found.partitions) == ("commit", (GROUP_OFFSETS, HANGS))
     assert all_hanging(admin) == [found]
-    assert mend(admin, start_producer(pipeline, closing), found) == "committed"
+    assert end_transaction(admin, start_producer(pipeline, closing), found) == "committed"
     assert seen(pipeline) == ["3", "5"]
     assert committed(pipeline) == 1
     assert not look(admin)
@@ -169,7 +169,7 @@ def test_an_aborted_one(
     assert found
     assert (found.end, found.partitions) == ("abort", (GROUP_OFFSETS, HANGS))
     after = start_producer(pipeline, closing)
-    assert mend(admin, after, found) == "aborted"
+    assert end_transaction(admin, after, found) == "aborted"
     after.begin_transaction()
     send(after, HANGS)
     after.commit_transaction()
@@ -192,7 +192,7 @@ def test_a_program_that_has_started_again(
     send(again, ENDS)
     again.commit_transaction()
     assert look(admin) == found
-    assert mend(admin, start_producer(pipeline, closing), found) == "aborted"
+    assert end_transaction(admin, start_producer(pipeline, closing), found) == "aborted"
     assert seen(pipeline) == ["5", "5"]
     assert committed(pipeline) is None
     assert not look(admin)

@@ -21,7 +21,7 @@ from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.store.instance_lock import InstanceLock
 from pipeline.stream.connection import Kafka
-from pipeline.stream.hanging import all_hanging, mend, said
+from pipeline.stream.hanging import all_hanging, describe, end_transaction
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import transact, transactional_producer, unchecked_producer
 from pipeline.terminal import one_line, say
@@ -98,10 +98,10 @@ def end_hanging_transactions(kafka: Kafka, repair: bool) -> int:
         for transaction in found:
             if repair:
                 producer = unchecked_producer(kafka, transaction.transactional_id, closing)
-                outcome = mend(admin, producer, transaction)
-                say(f"mended  {said(transaction)}: {outcome}")
+                outcome = end_transaction(admin, producer, transaction)
+                say(f"mended  {describe(transaction)}: {outcome}")
             else:
-                say(f"lost    {said(transaction)}")
+                say(f"lost    {describe(transaction)}")
     if found and not repair:
         raise FatalError("audit: what comes after these can't be read; end them with --repair")
     return len(found)
