@@ -48,7 +48,7 @@ class OwnedPartition:
     """A partition of `notifications` that Kafka has given to this copy."""
 
     end: int  # the end offset when the partition was given
-    free_at: float  # by the monotonic clock: nobody else still sends what is before the end
+    free_at: float  # monotonic time at which no other copy still sends what is before the end
     is_read: bool = False  # up to the end
     inboxes: dict[str, Inbox] = field(default_factory=dict)  # by recipient
 
@@ -76,8 +76,8 @@ class Notifier:
         self._assignment: Assignment | None = None
         self._deliveries: dict[tuple[int, str], Delivery] = {}  # by partition and recipient
         self._recording = Lock()  # the producer has one transaction at a time
-        self._last_poll = float("inf")  # by the monotonic clock, as the next
-        self._not_before = 0.0  # nothing is sent
+        self._last_poll = float("inf")  # its monotonic time
+        self._not_before = 0.0  # the monotonic time before which no message is sent
         self._said: set[str] = set()
 
     def start(self) -> None:
@@ -165,14 +165,14 @@ class Notifier:
         )
 
     def _begin_assignment(self, membership: Membership) -> None:
-        """Drop the partitions of before and, once the group is well, read those of now."""
+        """End the old assignment and, once the group is stable, read the new partitions."""
         group, old = membership.consumer.group_metadata(), self._assignment
         if old:
             old.is_valid = False
         if group.state != MemberState.STABLE:
             return
         owned = _assigned(membership)
-        # From one generation to the next, no other copy can have had these.
+        # If the generations follow each other, no other copy had the partitions in between.
         is_next = old and 0 <= group.generation_id - old.generation <= 1
         kept = old.partitions if old and is_next else {}
         ends = membership.topics.end_offsets(NOTIFICATIONS)
@@ -239,7 +239,7 @@ class Notifier:
     def _deliver_what_is_due(self, number: int, name: str, inbox: Inbox) -> None:
         recipient, now = self._recipients[name], time.monotonic()
         partition = self._partitions[number]
-        # Of what came before we got the partition, another copy may just be sending some.
+        # Another copy may still be sending what came before this copy got the partition.
         is_free = now >= partition.free_at
         events = [
             event

@@ -1,4 +1,4 @@
-"""A picture that came, and the image that it becomes once it has a number."""
+"""A picture, and the image that it becomes once it has a number."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from pipeline.store.names import digest, image_path
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that came, byte for byte."""
+    """A picture that was received, byte for byte."""
 
     content: bytes
     extension: str

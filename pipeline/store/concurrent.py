@@ -51,7 +51,7 @@ class ConcurrentWriter:
 
 
 class Prefetcher:
-    """Reads files, and a few of those that were announced ahead."""
+    """Reads files, a few of them before they are asked for."""
 
     def __init__(self, files: Files) -> None:
         self._files = files

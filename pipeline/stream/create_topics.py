@@ -141,22 +141,22 @@ def _check_settings(admin: KafkaAdminClient) -> Iterator[str]:
             "DESCRIBE_CONFIGS of them"
         )
     for name, wanted in TOPICS.items():
-        has = settings.get(name, {})
+        actual = settings.get(name, {})
         wrong = {
             key: value
             for key, value in wanted.items()
-            if key in has and not _fits(key, has[key], value)
+            if key in actual and not _fits(key, actual[key], value)
         }
         if not wrong:
             continue
-        was = ", ".join(f"{key}={has[key]}" for key in wrong)
-        must = ", ".join(f"{key}={value}" for key, value in wrong.items())
+        before = ", ".join(f"{key}={actual[key]}" for key in wrong)
+        required = ", ".join(f"{key}={value}" for key, value in wrong.items())
         answer = admin.alter_configs([ConfigResource(topics, name, wrong)], raise_on_unknown=False)
         error = answer["topic"][name]
         if error == "OK":
-            yield f"the topic {name} had {was}; now {must}"
+            yield f"the topic {name} had {before}; now {required}"
         else:
-            yield f"the topic {name} has {was}: set {must}; Kafka refuses: {error}"
+            yield f"the topic {name} has {before}: set {required}; Kafka refuses: {error}"
 
 
 def _fits(key: str, value: str, wanted: str) -> bool:

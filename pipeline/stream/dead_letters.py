@@ -24,14 +24,14 @@ def dead_letter(
     record: ConsumerRecord, stage: str, reason: InvalidInput
 ) -> tuple[dict[str, Any], str]:
     """The record as a dead letter of the stage, and the reason, so that it can be printed."""
-    key, value, came = writable(record)
-    parts = [key, key, value, *(part for name, content in came for part in (name, content))]
+    key, value, headers = writable(record)
+    parts = [key, key, value, *(part for header in headers for part in header)]
     size = sum(map(len, filter(None, parts)))  # the key counts twice: a header has it, too
     if size > LARGEST:
         reason = InvalidInput(f"it takes {size} bytes, too many to keep, and is left where it is")
-        came, key, value = [], None, b""
+        headers, key, value = [], None, b""
     origin = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-    headers = came + _headers(stage, reason, origin)
+    headers += _headers(stage, reason, origin)
     if key is not None:
         headers.append((f"{ABOUT}key", key))
     letter = {"topic": DEAD_LETTERS, "key": key, "value": value, "headers": headers}

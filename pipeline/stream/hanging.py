@@ -12,8 +12,8 @@ if it commits, the hanging records become true, and if it aborts, they are lost.
 transaction over the partitions that hang ends them, in the right way as long as Kafka still knows
 how the hanging transaction ended. It forgets that when a producer asks for the id anew
 (InitProducerId, a producer's `init_transactions`), which is why a program must look before. A
-transaction that hangs behind a later one which is still open can't be seen. What is aborted with it
-is sent again by the audit.
+transaction that hangs behind a later one which is still open can't be seen. If its messages are
+aborted with that one, the audit sends them again.
 """
 
 import re
@@ -188,14 +188,14 @@ def end_transaction(admin: KafkaAdminClient, producer: KafkaProducer, found: Han
     that is there twice can't be taken back:
 
     - If the group's offsets hang too, they are aborted with the messages, and the stage consumes
-      its input again. What it has published already it knows by the header `cause`, and leaves out.
+      its input again. It recognizes what it has published already by the header `cause`.
       In the same way `image_receiving.py` sends again what is in its outbox.
     - If the group's offsets don't hang, the input is consumed, and either the messages were
       published by a later try, or they are lost. The audit sees which it is, and sends the images,
       image events and alerts that are missing.
 
-    In the second case nobody makes again, if they are lost: the messages of why an image is no
-    event, the notifications, and the dead letters, which the audit then misses.
+    In the second case three kinds of lost messages are not made again: why an image is no event,
+    notifications, and dead letters. The audit only reports which dead letters are missing.
     """
     is_commit = found.end == "commit"
     # The group takes part even if we may not look whether its offsets hang: that does no harm.

@@ -48,7 +48,7 @@ ClusterMetadata.DEFAULT_CONFIG["allow_auto_create_topics"] = False
 
 
 def read_before_the_end(receive: Receive) -> Receive:
-    """Return what was received before the error that was found behind it.
+    """Return the received bytes first, and the error behind them at the next read.
 
     What a broker says right before it closes the connection, such as why it refuses a login, is
     thrown away if both are read together (`_read_from_sock` in net/transport.py). The next read

@@ -15,7 +15,7 @@ from pipeline.store.names import IMAGE_DATABASE
 class OutboxContent(Struct, omit_defaults=True):
     """What a receiver of one source has begun and what it must remember."""
 
-    unpublished: list[ReceivedImage] = []  # at least what Kafka does not have yet
+    unpublished: list[ReceivedImage] = []  # all that Kafka does not have yet, and maybe more
     seen: dict[str, dict[str, int]] = {}  # the directories of SeenFiles
 
 

@@ -127,10 +127,10 @@ class FileFollower:
             return None
         if not event:
             return None
-        says = event.description
+        text = event.description
         return (
             *(event.id, event.source, event.number, event.received),
-            *(says.changed_percent, says.rms, says.changed_box, says.fault),
+            *(text.changed_percent, text.rms, text.changed_box, text.fault),
         )
 
     def _add_images(self, images: dict[str, str]) -> None:
@@ -152,7 +152,7 @@ class FileFollower:
 
 
 def _newest(ids: list[str], end: float) -> Iterator[list[str]]:
-    """Take some ids after others from the end of the list, up to a time of the monotonic clock."""
+    """Remove ids from the end of the list, some at a time, until the monotonic time `end`."""
     while ids and time.monotonic() < end:
         some = ids[-TOGETHER:]
         del ids[-TOGETHER:]

@@ -68,7 +68,7 @@ class Site:
         return self.page("message.html", 500, title="The viewer has failed at this", words=words)
 
     async def live(self, _request: Request) -> Response:
-        """A stream that says to open pages when there is something new, at most once a second."""
+        """A stream that notifies open pages of changes, at most once a second."""
 
         async def versions() -> AsyncIterator[dict[str, str]]:
             sent = 0

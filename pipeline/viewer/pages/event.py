@@ -48,15 +48,15 @@ def picture(site: Site, request: Request) -> Response:
     name = request.path_params["picture"]
     if name not in (*PICTURES, "small"):
         raise HTTPException(404, f"There is no picture “{name}” of an event.")
-    says = _event(site, request).description
+    description = _event(site, request).description
     try:
-        path, content = _read(site, "difference" if name == "small" else name, says)
+        path, content = _read(site, "difference" if name == "small" else name, description)
         media_type, other, draw = kind_of(content), None, partial(draw_small, content, path)
         if name != "small":
             if not media_type and name in OTHER:
                 # Both pictures of a pair get the same stretch, if both are there.
                 with suppress(InvalidInput):
-                    _, other = _read(site, OTHER[name], says)
+                    _, other = _read(site, OTHER[name], description)
             draw = partial(draw_shown, content, other, path)
         etag = f'"{name}-{digest(content + digest(other or b"").encode())}"'
         headers = {"ETag": etag}
