@@ -16,18 +16,10 @@ class Event:
     """An image event."""
 
     id: str
+    source: str
+    number: int
     received: int  # seconds since 1970; the description's age, if the text doesn't say a time
     description: Description
-
-    @property
-    def source(self) -> str:
-        """The source of the changed image."""
-        return parts_of(self.id)[0]
-
-    @property
-    def number(self) -> int:
-        """The number of the changed image."""
-        return parts_of(self.id)[1]
 
 
 def read_event(events: Database, event_id: str) -> Event | None:
@@ -43,4 +35,4 @@ def read_event(events: Database, event_id: str) -> Event | None:
     received = description.received
     if received is None:
         received = round(time.time() - events.files.age(path))
-    return Event(event_id, received, description)
+    return Event(event_id, *parts_of(event_id), received, description)
