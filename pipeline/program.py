@@ -1,4 +1,9 @@
-"""Where a program ends: the one place that turns errors into a line and an exit status."""
+"""Where a program ends: the one place that turns errors into a line and an exit status.
+
+Only a program that can't be waited for ends elsewhere, by `os._exit`: when it takes too long to
+stop (`stop_signal`), when Kafka stays away (`availability`), and when a thread beside the main
+thread can no longer print (`notifier`).
+"""
 
 import sys
 from collections.abc import Callable
@@ -15,20 +20,17 @@ def run_program(main: Callable[[], int | None]) -> NoReturn:
 
     0 is success, 1 a failure at run time, 2 wrong usage or settings.
     """
+    text, status = "", 0
     try:
         status = main() or 0
     except FatalError as error:
-        status = _failed(str(error), error.status)
+        text, status = str(error), error.status
     except InvalidInput as error:
-        status = _failed(str(error), 2)
+        text, status = str(error), 2
     except KafkaError as error:
-        status = _failed(f"Kafka: {one_line(error)}; try again", 1)
+        text, status = f"Kafka: {one_line(error)}; try again", 1
     except KeyboardInterrupt:
         status = 130
-    sys.exit(status)
-
-
-def _failed(text: str, status: int) -> int:
     if text:
         print(text, file=sys.stderr)
-    return status
+    sys.exit(status)
