@@ -335,9 +335,9 @@ def account(chaos: Chaos, count: int) -> tuple[Discrepancies, dict[str, object]]
     # All rubbish is set aside once, and a truncated image at most once for each of its messages.
     truncated: list[str] = []
     others: list[str] = []
-    for record in records[DEAD_LETTERS]:
-        letters = truncated if _image_of(record) in chaos.truncated else others
-        letters.append(str(DeadLetter(record).position))
+    for letter in map(DeadLetter, records[DEAD_LETTERS]):
+        letters = truncated if letter.image_id in chaos.truncated else others
+        letters.append(str(letter.position))
     found.expect(DEAD_LETTERS, truncated, set(truncated))
     rubbish = [str(position) for position in chaos.rubbish if position.topic in CONSUMED]
     found.expect(DEAD_LETTERS, others, rubbish)
@@ -352,13 +352,6 @@ def account(chaos: Chaos, count: int) -> tuple[Discrepancies, dict[str, object]]
         "lost": len(found.lost),
         "twice": len(found.twice),
     }
-
-
-def _image_of(dead_letter: ConsumerRecord) -> str:
-    """The id of the image that a dead letter is about; empty if it is about none."""
-    with suppress(InvalidInput):
-        return parse(dead_letter.value, ReceivedImage).image_id
-    return ""
 
 
 def main(arguments: Sequence[str]) -> None:

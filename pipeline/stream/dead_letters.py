@@ -1,13 +1,14 @@
 """Dead letters: records that could not be used, byte for byte, with the reason in headers."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.errors import InvalidInput
-from pipeline.messages import DEAD_LETTERS, NOTIFICATIONS, moment
+from pipeline.messages import DEAD_LETTERS, NOTIFICATIONS, ReceivedImage, moment, parse
 from pipeline.stages import CONSUMING_STAGES, IMAGE_RECEIVING
 from pipeline.stream.kafka_python import writable
 from pipeline.stream.positions import RecordPosition
@@ -92,6 +93,13 @@ class DeadLetter:
         topic, *numbers = (self.origin.get(name, "") for name in ("topic", "partition", "offset"))
         partition, offset = (int(number) if number.isdecimal() else -1 for number in numbers)
         return RecordPosition(topic, partition, offset)
+
+    @property
+    def image_id(self) -> str:
+        """The id of the image that its value is the message of; empty if it is no such message."""
+        with suppress(InvalidInput):
+            return parse(self.record.value, ReceivedImage).image_id
+        return ""
 
     @property
     def reason(self) -> str:

@@ -18,7 +18,6 @@ from pipeline.messages import (
     IMAGES_WITHOUT_EVENT,
     ImageEvent,
     ImageWithoutEvent,
-    ReceivedImage,
     moment,
     parse,
 )
@@ -140,11 +139,9 @@ class TopicFollower:
         rows = []
         for record in records:
             value = record.value or b""
-            about = {name: text[:BEGINNING] for name, text in DeadLetter(record).origin.items()}
+            letter = DeadLetter(record)
+            about = {name: text[:BEGINNING] for name, text in letter.origin.items()}
             has_origin = about.keys() >= ORIGIN
-            image_id = None
-            with suppress(InvalidInput):
-                image_id = parse(value, ReceivedImage).image_id
             rows.append(
                 (
                     *(record.partition, record.offset, record.timestamp),
@@ -153,7 +150,7 @@ class TopicFollower:
                     about.get("key"),
                     about.get("exception.message", ""),
                     printable(value[:BEGINNING].decode(errors="backslashreplace")),
-                    *(len(value), image_id),
+                    *(len(value), letter.image_id),
                 )
             )
         insert = "INSERT OR REPLACE INTO letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
