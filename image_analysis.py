@@ -40,7 +40,7 @@ def main() -> None:
 
     for batch in stage.batches():
         with batch:  # a batch that isn't committed is consumed again
-            # 1. Take
+            # 1. Take; the records before a batch name the images before it, with their hashes
             previous_images.remember(record.value for record in batch.preceding())
             images.prefetch(paths(batch.values, ReceivedImage))
             for record in batch:

@@ -24,7 +24,7 @@ from pipeline.options import ReceivingOptions, receiving_options
 from pipeline.pictures.batches import batches, paced
 from pipeline.pictures.files import pictures_of
 from pipeline.pictures.mock import ORIGINAL, check_original, mock_pictures
-from pipeline.pictures.picture import Picture, image_of
+from pipeline.pictures.picture import Picture, image_message
 from pipeline.pictures.watch import DirectoryWatcher
 from pipeline.program import run_program
 from pipeline.settings import Settings
@@ -34,7 +34,7 @@ from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.names import IMAGE_DATABASE
 from pipeline.store.numbering import last_image
 from pipeline.stream.connection import Kafka
-from pipeline.stream.membership import BATCH
+from pipeline.stream.membership import MAX_BATCH
 from pipeline.stream.outbox import Outbox, receiver_name
 from pipeline.terminal import printable, say
 
@@ -49,7 +49,7 @@ def main() -> None:
     say(f"image_receiving: Kafka at {settings.bootstrap_servers}")
     origin = printable(", ".join(options.paths)) or ORIGINAL
     say(f"image_receiving: from {origin} to {IMAGE_DATABASE} in {settings.data}")
-    for line in options.left_alone:
+    for line in options.ignored:
         say(line)
     if not options.paths:
         check_original(settings, databases)
@@ -59,10 +59,10 @@ def main() -> None:
 
     counts = run_concurrently(receive_from, options.sources, kafka.stop)
     total = sum(counts, Counter[str]())
-    wanted = options.wanted(total["set aside"])
-    missing = wanted - total["received"]
+    expected = options.expected_count(total["set aside"])
+    missing = expected - total["received"]
     if missing > 0 and not options.watch:
-        raise FatalError(f"image_receiving: stopped; {missing} of {wanted} images are missing")
+        raise FatalError(f"image_receiving: stopped; {missing} of {expected} images are missing")
     set_aside = f"; {total['set aside']} set aside" if options.paths else ""
     say(f"image_receiving: received {total['received']} images{set_aside}")
 
@@ -77,7 +77,7 @@ def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptio
     """Receive the images of one source; how many were received, and how many files set aside."""
     outbox = Outbox(kafka, images, source)
     outbox.recover()
-    last, last_path = last_image(images, source, outbox.known)
+    last, last_path = last_image(images, source, outbox.published_count)
     number = last + 1
     outbox.seen.forget_from(number)
 
@@ -91,9 +91,9 @@ def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptio
         pictures = mock_pictures(number, images, last_path, kafka.settings)
     pictures = paced(pictures, options.count, options.interval, kafka.stop)
 
-    for batch in batches(pictures, BATCH, BATCH_BYTES // len(options.sources)):  # 1. Take
+    for batch in batches(pictures, MAX_BATCH, BATCH_BYTES // len(options.sources)):  # 1. Take
         # 2. Decide
-        messages = [image_of(picture, source, n) for n, picture in enumerate(batch, number)]
+        messages = [image_message(picture, source, n) for n, picture in enumerate(batch, number)]
 
         # 3. Store
         lines = []

@@ -26,10 +26,10 @@ class ReceivingOptions:
     interval: float  # seconds between two images of a source
     paths: list[str]  # files and directories; none: the mock camera
     files: list[str]  # all the files that the paths name, unless a directory is watched
-    left_alone: list[str]  # lines about what else is in the directories
+    ignored: list[str]  # lines about what else is in the directories
     watch: bool
 
-    def wanted(self, set_aside: int) -> int:
+    def expected_count(self, set_aside: int) -> int:
         """How many images there must be at the end, if so many files were set aside."""
         if self.paths:
             return min(self.count, len(self.files) - set_aside)
@@ -69,10 +69,10 @@ def receiving_options(
     if given.paths and len(numbered or named) > 1:
         parser.error("--from: one source at a time")
     files: list[str] = []
-    left_alone: list[str] = []
+    ignored: list[str] = []
     if given.paths and not given.watch:
         try:
-            files, left_alone = files_of(given.paths)
+            files, ignored = files_of(given.paths)
         except InvalidInput as reason:
             parser.error(f"--from: {reason}")
     settings = parser.settings(given)
@@ -87,7 +87,7 @@ def receiving_options(
         interval=float(given.interval),
         paths=given.paths,
         files=files,
-        left_alone=left_alone,
+        ignored=ignored,
         watch=given.watch,
     )
     return options, settings

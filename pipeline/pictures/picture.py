@@ -19,7 +19,7 @@ class Picture:
     received: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
-def image_of(picture: Picture, source: str, number: int) -> ReceivedImage:
+def image_message(picture: Picture, source: str, number: int) -> ReceivedImage:
     """The message about the image that the picture becomes with this number."""
     name = image_id(source, number)
     return ReceivedImage(

@@ -26,7 +26,7 @@ from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import transactional_producer
 from pipeline.terminal import one_line, say
 
-BATCH = 200  # records of one poll at most; a transaction takes 10 ms however many it holds
+MAX_BATCH = 200  # records of one poll at most; a transaction takes 10 ms however many it holds
 CHECK_SECONDS = 10  # without records, until a member checks whether its group is well
 
 Polled = Mapping[TopicPartition, list[ConsumerRecord]]
@@ -98,7 +98,7 @@ class GroupMember:
         checked = time.monotonic()
         while not self.kafka.stop:
             try:
-                polled = membership.consumer.poll(POLL_MILLISECONDS, max_records=BATCH)
+                polled = membership.consumer.poll(POLL_MILLISECONDS, max_records=MAX_BATCH)
             except CorruptRecordError:
                 if self._skip_unreadable(membership):
                     continue

@@ -53,7 +53,7 @@ class Outbox:
         """Connect to Kafka. From then on, no earlier receiver of the source can publish."""
         self.set_aside_count = 0
         self.seen = SeenFiles({})
-        self.known: int  # how many of the images Kafka has messages of, by the last one's number
+        self.published_count: int  # how many images Kafka has messages of, by the last one's number
         self._kafka = kafka
         self._images = images
         self._source = source
@@ -192,7 +192,7 @@ class Outbox:
     def _connect(self) -> None:
         self._closing.close()
         made = self._closing.enter_context(self._kafka.connect(self._make))
-        self._producer, self.known, self._marker = made
+        self._producer, self.published_count, self._marker = made
 
     def _make(self, kafka: Kafka, closing: ExitStack) -> tuple[KafkaProducer, int, str]:
         """A producer, and what the marker says once no other producer of the name can change it."""

@@ -11,7 +11,7 @@ from pipeline.messages import IMAGES, ReceivedImage, image_id, moment, parse, pa
 from pipeline.operate.audit.findings import Findings, Repair, write_file
 from pipeline.operate.audit.history import NO_NUMBER, History, Verdict
 from pipeline.operate.audit.snapshot import Snapshot, State
-from pipeline.pictures.picture import Picture, image_of
+from pipeline.pictures.picture import Picture, image_message
 from pipeline.store.names import IMAGE, IMAGE_DATABASE, digest, event_path
 from pipeline.stream.dead_letters import SENT_BACK
 from pipeline.stream.expired import WHAT_TO_DO, deleted_unread
@@ -181,4 +181,4 @@ def _send_image(
         return None
     received = moment(time.time() - snapshot.images.age(path))
     picture = Picture(content, path.rpartition(".")[2], received=received)
-    return findings.send(IMAGES, image_of(picture, source, number), REPAIRED, b"")
+    return findings.send(IMAGES, image_message(picture, source, number), REPAIRED, b"")
