@@ -134,9 +134,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {marker for marker, is_possible in can.items() if not is_possible}
     out = [item for item in items if any(map(item.get_closest_marker, left_out))]
     config.hook.pytest_deselected(items=out)
-    # The slow ones first: none of them is left over at the end, when the other workers are idle.
+    # The longest first, which are the slow ones and then the stories of the whole pipeline: so no
+    # worker is still busy with one at the end, when the others have nothing left to do.
     left = [item for item in items if item not in out]
-    items[:] = sorted(left, key=lambda item: not item.get_closest_marker("slow"))
+    stories = HERE / "tests"
+    items[:] = sorted(
+        left,
+        key=lambda item: (not item.get_closest_marker("slow"), item.path.parent != stories),
+    )
 
 
 def docker(*arguments: str) -> str:
