@@ -162,6 +162,7 @@ def test_a_stage_ends_when_told(pipeline: Pipeline, program: str, number: int) -
     assert "Traceback" not in stage.output
 
 
+@pytest.mark.slow
 def test_a_stopped_stage_is_quick_while_it_works(pipeline: Pipeline) -> None:
     """SIGTERM in the middle of work ends with 0, and the next start does the rest."""
     pipeline.receive("--count", "100")

@@ -85,6 +85,7 @@ def test_the_schema_is_the_one_that_is_checked(data: Path) -> None:
     assert f"{program.output}\n" == (HERE / "docs" / "messages.schema.json").read_text()
 
 
+@pytest.mark.slow
 @given(topics.flatmap(lambda topic: st.tuples(st.just(topic), messages(topic))))
 def test_what_the_schema_allows_is_taken(case: tuple[str, dict[str, object]]) -> None:
     """And it comes out again as it was, as the schema says it."""
@@ -107,6 +108,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     topics.flatmap(
         lambda topic: st.tuples(
@@ -258,6 +260,7 @@ def test_any_two_images(images: tuple[Image.Image, Image.Image]) -> None:
         assert np.array_equal(np.asarray(change.largest) > 0, changed)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["L", "RGB", "CMYK", "I;16", "F"]).flatmap(
         lambda mode: st.tuples(pixels(mode, 11), pixels(mode, 11), pixels("L", 11))

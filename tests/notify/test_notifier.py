@@ -108,6 +108,7 @@ def test_a_mail_with_three_pictures(pipeline: Pipeline, mail: MailServer) -> Non
     assert not re.search("Traceback|mailto", alert.output)
 
 
+@pytest.mark.slow
 def test_only_who_wants_it(pipeline: Pipeline, web: WebServer) -> None:
     """Each recipient gets what it wants, where `alerts` has all; the topic's key is who it is."""
     alert = start(
@@ -124,6 +125,7 @@ def test_only_who_wants_it(pipeline: Pipeline, web: WebServer) -> None:
     assert {one.key for one in pipeline.records("notifications")} == {b"one", b"two"}
 
 
+@pytest.mark.slow
 def test_nobody_to_tell(pipeline: Pipeline) -> None:
     """Without a file, and with an empty one, there are alerts and no notifications, as ever."""
     alert = start(pipeline)
@@ -346,6 +348,7 @@ def test_thousands_at_once(pipeline: Pipeline, web: WebServer) -> None:
     assert len(lines) < 30
 
 
+@pytest.mark.slow
 def test_pictures_that_are_gone(pipeline: Pipeline, web: WebServer) -> None:
     """After a reset the recipient is told without them, and of that; no other file is sent."""
     pipeline.start("image_analysis.py")
@@ -380,6 +383,7 @@ def test_a_hostile_name(pipeline: Pipeline, mail: MailServer) -> None:
     assert picture.get_content() == b"picture"
 
 
+@pytest.mark.slow
 def test_hostile_notifications(pipeline: Pipeline, web: WebServer) -> None:
     """Rubbish is left and said; no path leads out; nothing steers a terminal; the rest is told."""
     alert = start(pipeline, night=f'url = "{web.url()}"')
@@ -520,6 +524,7 @@ def test_a_fault_in_the_notifier(pipeline: Pipeline, web: WebServer, fault: str,
     assert not re.search("Traceback|secret", alert.output)
 
 
+@pytest.mark.slow
 def test_a_dry_run(pipeline: Pipeline, web: WebServer) -> None:
     """It says who would be told what and when, and who not and why; and changes nothing."""
     start(pipeline).says("Kafka at")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import Ended, Pipeline, Program, delete_topics, until
+from conftest import Ended, Pipeline, Program, delete_topics, slow, until
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 IMAGE = "image_database/00003.jpg"
@@ -52,7 +52,7 @@ def exchange(path: Path) -> None:
     path.write_bytes(b"something else")
 
 
-@pytest.mark.parametrize("path", [IMAGE, f"{EVENT}.txt", f"{EVENT}.jpg", ALERT])
+@pytest.mark.parametrize("path", [IMAGE, slow(f"{EVENT}.txt"), f"{EVENT}.jpg", slow(ALERT)])
 def test_a_file_that_is_not_what_it_was(done: Pipeline, path: str) -> None:
     """It is named, made again byte for byte, and then all agrees."""
     assert table(audit(done)) == ALL_WELL
@@ -77,6 +77,7 @@ def test_an_image_that_nothing_brings_back(done: Pipeline) -> None:
     assert "image_database/00010.jpg" in found.output
 
 
+@pytest.mark.slow
 def test_whole_directories_are_lost(done: Pipeline) -> None:
     """Each file of an event and its alert is named, and made again byte for byte."""
     names = [f"{EVENT}.txt", f"{EVENT}.jpg", ALERT]
@@ -92,6 +93,7 @@ def test_whole_directories_are_lost(done: Pipeline) -> None:
     assert {name: (done.data / name).read_bytes() for name in names} == before
 
 
+@pytest.mark.slow
 def test_a_message_that_only_claims_a_cause(done: Pipeline) -> None:
     """Rubbish with a true event's header is no event, and no alert."""
     producer = KafkaProducer(bootstrap_servers=done.bootstrap_servers)
@@ -129,6 +131,7 @@ def delete_topic(pipeline: Pipeline, topic: str) -> None:
     admin.close()
 
 
+@pytest.mark.slow
 def test_lost_alerts_are_sent(done: Pipeline) -> None:
     """Messages that are gone from `alerts` come again, once."""
     before = [(one.key, one.value) for one in done.records("alerts")]
@@ -200,6 +203,7 @@ def test_after_a_reset(done: Pipeline) -> None:
     assert table(audit(done, status=1)) == well | {"lost": 1}
 
 
+@pytest.mark.slow
 def test_what_was_set_aside_is_no_fault(pipeline: Pipeline) -> None:
     """Neither rubbish nor an image that was damaged before it was analysed."""
     pipeline.receive()
@@ -214,6 +218,7 @@ def test_what_was_set_aside_is_no_fault(pipeline: Pipeline) -> None:
     assert table(audit(pipeline)) == ALL_WELL | {"set aside": 1}
 
 
+@pytest.mark.slow
 def test_what_kafka_has_deleted(done: Pipeline) -> None:
     """Of files whose messages are gone by Kafka's own rule nobody can judge: they are no fault."""
     records = done.records("images")
@@ -313,6 +318,7 @@ def test_the_topic_of_the_images_was_deleted(done: Pipeline) -> None:
     assert not done.records("images")
 
 
+@pytest.mark.slow
 def test_a_message_that_nothing_explains(done: Pipeline) -> None:
     """An event and an alert of another program, of no change, are named."""
     about = {"event_id": "00005", "image_id": "00005", "previous_image_id": "00004"}

@@ -70,6 +70,7 @@ def test_deleted_while_the_analysis_was_off(pipeline: Pipeline) -> None:
     assert not gaps(command(pipeline, "lag"))
 
 
+@pytest.mark.slow
 def test_a_source_that_was_never_analysed(pipeline: Pipeline) -> None:
     """Its images are named, though no decision is before them; they are not sent again."""
     pipeline.receive("--source", "cam7", "--count", "5")
@@ -156,6 +157,7 @@ def test_events_that_were_deleted_before_their_alert(pipeline: Pipeline) -> None
     assert "expired" not in table(audit(pipeline))
 
 
+@pytest.mark.slow
 def test_events_that_were_deleted_with_their_images(pipeline: Pipeline) -> None:
     """The audit names an event without an alert by its file, also where its image is gone."""
     miss_an_event(pipeline)
@@ -166,6 +168,7 @@ def test_events_that_were_deleted_with_their_images(pipeline: Pipeline) -> None:
     assert "Kafka deleted the event 00007 before its alert" in found.output
 
 
+@pytest.mark.slow
 def test_deleted_in_a_kafka_that_replaced_another(pipeline: Pipeline) -> None:
     """Images from before it are no fault and not sent, though it deleted some that were read."""
     pipeline.receive("--count", "3")

@@ -101,6 +101,7 @@ def test_with_the_viewer(alone: Pipeline) -> None:
     assert "Traceback" not in program.output
 
 
+@pytest.mark.slow
 def test_with_a_kafka_of_ones_own(pipeline: Pipeline) -> None:
     """KAFKA_BOOTSTRAP_SERVERS is used where it is set, and no other Kafka is started."""
     program = run(pipeline)
@@ -162,6 +163,7 @@ def test_a_stage_that_ends_is_said(pipeline: Pipeline, number: int) -> None:
     program.says("run_pipeline: image_analysis ended")
 
 
+@pytest.mark.slow
 def test_an_image_that_is_set_aside_is_a_failure(pipeline: Pipeline) -> None:
     """What was set aside in this run shows in the table, and the status is 1."""
     program = pipeline.start(str(HERE / "run_pipeline.sh"), "--count", "100")

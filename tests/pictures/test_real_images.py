@@ -124,6 +124,7 @@ def test_a_folder_of_all_kinds(pipeline: Pipeline, folder: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_files_in_the_order_given(pipeline: Pipeline, folder: Path) -> None:
     """Named files are always tried, links are followed, each run receives all that it is given."""
     content = picture(folder / "b.png", 1)
@@ -143,6 +144,7 @@ def test_files_in_the_order_given(pipeline: Pipeline, folder: Path) -> None:
     assert originals == ["b", "link.JPEG", "b", ".hidden.tif"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["a\nb.png", "a\x1b[2Jb.png", "\udcff.png", "Bild\u202f1 ä.png", "$(rm -rf .).png"]
 )
@@ -196,6 +198,7 @@ def spoilt(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_set_aside(pipeline: Pipeline, folder: Path) -> None:
     """Each with its reason, on the terminal and as a dead letter; the rest goes on; exit 0."""
     reasons = spoilt(folder)
@@ -239,6 +242,7 @@ def test_files_that_make_no_sense(lone: Pipeline, arguments: list[str]) -> None:
     assert lone.files("image_database") == []
 
 
+@pytest.mark.slow
 def test_the_mock_goes_on_from_a_picture_of_ones_own(pipeline: Pipeline, folder: Path) -> None:
     """Whatever its format, under its extension; from one that can't be turned it says why not."""
     for value in range(3):
@@ -258,6 +262,7 @@ def test_the_mock_goes_on_from_a_picture_of_ones_own(pipeline: Pipeline, folder:
     assert "Traceback" not in stuck.output
 
 
+@pytest.mark.slow
 def test_without_astropy(pipeline: Pipeline, folder: Path, tmp_path: Path) -> None:
     """FITS is set aside with words that say what to install, by both programs; others go on."""
     (tmp_path / "hidden").mkdir()
@@ -383,6 +388,7 @@ def test_killed_while_a_directory_is_filled(pipeline: Pipeline, folder: Path, se
         assert stored == (folder / str(one.original_name)).read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_remembered_of_images_that_were_never_stored(
     pipeline: Pipeline, folder: Path
 ) -> None:
@@ -402,6 +408,7 @@ def test_what_is_remembered_of_images_that_were_never_stored(
     ]
 
 
+@pytest.mark.slow
 def test_a_reset_forgets_what_was_received(pipeline: Pipeline, folder: Path) -> None:
     """After clean_image_dirs.sh, all that is in the directory is received anew."""
     picture(folder / "a.png", 1)
@@ -497,6 +504,7 @@ def test_files_that_are_gone_are_forgotten(pipeline: Pipeline, folder: Path) -> 
     assert sorted(numbers.values()) == [3, 4, 5]
 
 
+@pytest.mark.slow
 def test_the_files_of_an_earlier_version(pipeline: Pipeline, folder: Path) -> None:
     """A list of messages, and what was seen in a file of its own, go on being understood."""
     picture(folder / "a.png", 1)
@@ -521,6 +529,7 @@ def test_the_files_of_an_earlier_version(pipeline: Pipeline, folder: Path) -> No
     assert "remove it" in damaged.lines[-1]
 
 
+@pytest.mark.slow
 def test_many_files_that_wait(pipeline: Pipeline, folder: Path) -> None:
     """A directory of a thousand is received in the order of the files' times, in batches."""
     for number in range(1000):
@@ -542,6 +551,7 @@ def receive_series(pipeline: Pipeline, folder: Path, series: Sequence[Image.Imag
     pipeline.receive("--from", str(folder))
 
 
+@pytest.mark.slow
 def test_a_star_amid_noise(pipeline: Pipeline, folder: Path) -> None:
     """With a threshold noise is no event and a new star is; why, is kept for each image."""
     images = [grey(sky(4, (60, 36) if number in (4, 5) else None)) for number in range(8)]
@@ -623,6 +633,7 @@ def test_another_size_is_an_event_at_any_threshold(pipeline: Pipeline, folder: P
     analysis.says("00002  CHANGED")
 
 
+@pytest.mark.slow
 def test_what_a_mask_covers_is_ignored(pipeline: Pipeline, folder: Path, tmp_path: Path) -> None:
     """A change there is none; the records say which mask; the audit wants the same one."""
     mask = np.zeros((64, 96), np.uint8)

@@ -194,6 +194,7 @@ def test_nothing_is_listed_to_go_on_counting(
     assert len(before) == 2  # receiving reads it, to go on from it
 
 
+@pytest.mark.slow
 def test_a_copy_that_joins_reads_the_previous_image_once(
     stored: StoredPipeline, network: FaultyNetwork
 ) -> None:

@@ -259,6 +259,7 @@ def command(pipeline: Pipeline, *arguments: str, status: int = 0) -> list[str]:
     return program.lines
 
 
+@pytest.mark.slow
 def test_a_dead_letter_is_sent_back_after_a_fix(analysis: Pipeline) -> None:
     """It is listed, becomes what it should have been at first, and can't be sent twice."""
     path = "image_database/00001.jpg"

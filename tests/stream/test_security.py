@@ -267,6 +267,7 @@ def test_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
         assert line in program.output
 
 
+@pytest.mark.slow
 def test_topics_of_somebody_else(pipeline: Pipeline, secured: Secured) -> None:
     """What a program may not put right or not even see, it says, with what to do, and goes on."""
     for topic in TOPICS:
@@ -481,6 +482,7 @@ def test_a_way_in_that_is_closed(
     assert re.search(line, program.lines[-1]), program
 
 
+@pytest.mark.slow
 def test_rights_that_are_taken_away(pipeline: Pipeline, secured: Secured) -> None:
     """A stage that may not publish any more ends with a clear line; given back, nothing is lost."""
     topic = (TOPIC, "image-events", "WRITE")
@@ -500,6 +502,7 @@ def test_rights_that_are_taken_away(pipeline: Pipeline, secured: Secured) -> Non
     assert pipeline.ids("image-events") == ["00003", "00007", "00011", "00015", "00019"]
 
 
+@pytest.mark.slow
 def test_a_topic_that_may_not_be_made(pipeline: Pipeline, secured: Secured) -> None:
     """The line names the topic."""
     secured.add_user("guest")

@@ -724,6 +724,7 @@ def test_requests_of_strangers(alone: Pipeline) -> None:
     assert "Traceback" not in viewer.program.output
 
 
+@pytest.mark.slow
 def test_pictures_that_no_browser_shows(alone: Pipeline) -> None:
     """TIFF, 16 bits and CMYK are drawn anew, the two of a pair alike; others are as they are.
 
@@ -851,6 +852,7 @@ def test_kafka_comes_goes_and_is_another_one(alone: Pipeline, tmp_path: Path) ->
         assert len(one.program.lines) == 2
 
 
+@pytest.mark.slow
 def test_an_object_store(stored: StoredPipeline, network: FaultyNetwork) -> None:
     """It is shown like directories; while it is away, what was known stays, and that is said."""
     stored.environment["AWS_MAX_ATTEMPTS"] = "1"  # it is asked again soon enough
