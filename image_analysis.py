@@ -9,7 +9,8 @@ For each batch of messages from the topic `images`:
 5. Commit: one Kafka transaction makes these messages and the batch's offsets true together.
 
 Whenever this program is killed, a batch without its commit is consumed again from its beginning:
-its files are written again with the same bytes, and its messages are published once.
+its files are written again with the same bytes, and its messages are published once. Ctrl-C or
+SIGTERM ends the loops after the record in hand, which is committed (`pipeline/stop_signal.py`).
 
     python image_analysis.py [--threshold N] [--mask FILE]
 """

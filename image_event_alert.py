@@ -13,6 +13,9 @@ The interested parties are whoever reads this terminal, `image_event_alerts/` or
 sends to them by mail, chat and the like, in a thread of its own, so that a slow mail server holds
 up no alert.
 
+Ctrl-C or SIGTERM ends the loops after the record in hand, which is committed
+(`pipeline/stop_signal.py`). After a kill, the batch is consumed again from its beginning.
+
     python image_event_alert.py
 """
 

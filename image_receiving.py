@@ -9,7 +9,8 @@ All sources are received at the same time. For each of them, batch by batch:
 5. Commit: the same transaction commits how far the source has come, for the next run to read.
 
 Whenever this program is killed, the next run completes the batch: no image is lost, and none is
-published twice (see `pipeline/stream/outbox.py`).
+published twice (see `pipeline/stream/outbox.py`). Ctrl-C or SIGTERM ends the loop after the picture
+in hand (`pipeline/stop_signal.py`).
 
     python image_receiving.py [--count N] [--source NAME]... [--sources N] [--interval SECONDS]
     python image_receiving.py --from PATH... [--watch] [--source NAME] ...
