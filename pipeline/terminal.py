@@ -1,7 +1,9 @@
 """Lines for the person at the terminal."""
 
 import os
+import signal
 import sys
+import threading
 
 from pipeline.errors import Stopped
 
@@ -19,7 +21,10 @@ def say(line: str) -> None:
         # Nobody reads any more, as behind `| head`: end as other programs do. Python flushes the
         # output again when it ends, and then must find somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Stopped(status=1) from None
+        if threading.current_thread() is threading.main_thread():
+            raise Stopped(status=1) from None
+        # An error would end this thread alone: the main thread is asked to stop.
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def printable(text: str) -> str:

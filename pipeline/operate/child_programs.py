@@ -1,7 +1,5 @@
 """What `run` and `chaos` start: our programs as child processes, and an embedded Kafka."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import embedded_kafka
-from pipeline.errors import FatalError, Stopped
+from pipeline.errors import FatalError
 from pipeline.settings import REPOSITORY
 from pipeline.terminal import say
 
@@ -62,11 +60,7 @@ class ChildProgram:
         if sys.stdout.isatty():
             label = f"\033[{COLOURS.get(self.name, OTHER_COLOUR)}m{label}\033[0m"
         for line in self.process.stdout or ():
-            try:
-                say(f"{label} {line.rstrip()}")
-            except Stopped:
-                # Our output is closed. We stop, and go on reading so that the program can print.
-                os.kill(os.getpid(), signal.SIGTERM)
+            say(f"{label} {line.rstrip()}")
 
     def wait_for_end(self) -> bool:
         """Wait until it has ended and its lines are printed; False if it had to be killed."""
