@@ -21,6 +21,7 @@ from kafka.errors import (
     RetriableError,
     UnknownBrokerIdError,
 )
+from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from pipeline.concurrently import run_in_thread
@@ -64,6 +65,27 @@ def read_before_the_end(receive: Receive) -> Receive:
 
 for _transport in (KafkaTCPTransport, KafkaSSLTransport):
     _transport._sock_recv = read_before_the_end(_transport._sock_recv)
+
+
+def stop_thread_on_failure(bootstrap: Callable[..., None]) -> Callable[..., None]:
+    """Stop a client's thread if the client can't connect when it is made.
+
+    The constructors of clients start a thread, and raise without stopping it if Kafka is away
+    (`__init__` in admin/client.py and consumer/group.py). While a stage waited for Kafka, each of
+    its questions left a thread behind.
+    """
+
+    def bootstrap_or_stop(manager: KafkaConnectionManager, *arguments: Any, **options: Any) -> None:
+        try:
+            bootstrap(manager, *arguments, **options)
+        except Exception:
+            manager._net.stop()
+            raise
+
+    return bootstrap_or_stop
+
+
+KafkaConnectionManager.bootstrap = stop_thread_on_failure(KafkaConnectionManager.bootstrap)
 
 
 class ConnectionFailures(logging.Handler):

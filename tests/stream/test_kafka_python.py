@@ -1,9 +1,11 @@
 """The faults of kafka-python that we work around: each test fails without its work-around."""
 
 import socket
+import threading
 
-from kafka import KafkaConsumer
-from kafka.errors import KafkaConnectionError
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.errors import KafkaConnectionError, KafkaError
 from kafka.net.transport import KafkaTCPTransport
 
 import pipeline.stream.kafka_python  # noqa: F401
@@ -29,3 +31,12 @@ def test_a_question_makes_no_topic(bootstrap_servers: str) -> None:
     request = consumer._client.cluster.metadata_request()
     assert request.allow_auto_topic_creation is False
     consumer.close()
+
+
+def test_a_client_that_cannot_connect_leaves_no_thread() -> None:
+    """While Kafka is away, each question that fails takes its thread along."""
+    before = threading.active_count()
+    for client in (KafkaAdminClient, KafkaConsumer):
+        with pytest.raises(KafkaError):
+            client(bootstrap_servers="localhost:1", bootstrap_timeout_ms=300)
+    assert threading.active_count() == before
