@@ -1,8 +1,7 @@
 """Where a program ends: the one place that turns errors into a line and an exit status.
 
 Only a program that can't be waited for ends elsewhere, by `os._exit`: when it takes too long to
-stop (`stop_signal`), when Kafka stays away (`availability`), and when a thread beside the main
-thread can no longer print (`notifier`).
+stop (`stop_signal`), and when Kafka stays away (`availability`).
 """
 
 import sys

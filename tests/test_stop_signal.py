@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from conftest import HERE
+from conftest import HERE, PATIENCE
 
 SLOW_END = """
 import builtins, os, signal, time
@@ -25,3 +25,31 @@ def test_python_takes_long_to_end() -> None:
     """The limit of time for stopping doesn't kill a program that is just ending by itself."""
     ended = subprocess.run([sys.executable, "-c", SLOW_END], cwd=HERE, check=False)
     assert ended.returncode == 0
+
+
+SAYS_IN_A_THREAD = """
+import threading, time
+from pipeline.stop_signal import StopSignal
+from pipeline.terminal import say
+
+def say_for_ever():
+    while True:
+        say("Kafka is away")
+        time.sleep(0.1)
+
+stop = StopSignal(status=0)
+threading.Thread(target=say_for_ever, daemon=True).start()
+while not stop:
+    stop.wait(1)
+"""
+
+
+def test_a_thread_finds_that_nobody_reads() -> None:
+    """The program ends then, and not that thread alone, which may be all that looks for Kafka."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SAYS_IN_A_THREAD], cwd=HERE, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout
+        program.stdout.readline()
+        program.stdout.close()
+        assert program.wait(PATIENCE) == 0

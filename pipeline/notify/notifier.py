@@ -8,7 +8,6 @@ Kafka gives each partition to one copy of the program, so that no recipient hear
 at a time. Each delivery has a thread of its own: a server that stalls holds up no other recipient.
 """
 
-import os
 import time
 import traceback
 from collections.abc import Mapping
@@ -93,13 +92,10 @@ class Notifier:
 
         Whatever goes wrong is said, and the notifier starts anew: alerts go on meanwhile.
         """
-        try:
-            while not self._stop:
-                if failure := self._notify():
-                    say(f"notifications: {failure}; trying again in {PAUSE_SECONDS} s")
-                    self._stop.wait(PAUSE_SECONDS)
-        except Stopped as stopped:
-            self._end_unless_asked(stopped)
+        while not self._stop:
+            if failure := self._notify():
+                say(f"notifications: {failure}; trying again in {PAUSE_SECONDS} s")
+                self._stop.wait(PAUSE_SECONDS)
 
     def _notify(self) -> str:
         """Notify until the program is asked to stop, or something fails; why it failed."""
@@ -116,15 +112,10 @@ class Notifier:
                     for delivery in self._deliveries.values():
                         delivery.thread.join(max(0.0, end - time.monotonic()))
         except Stopped:
-            raise
+            return ""
         except Exception as error:
             return describe_failure(error)
         return ""
-
-    def _end_unless_asked(self, stopped: Stopped) -> None:
-        """End the program, since nobody reads any more what it prints (as after `| head`)."""
-        if not self._stop:
-            os._exit(stopped.status)
 
     def _after_poll(self, membership: Membership, polled: Polled) -> None:
         """Read what a poll has found, and begin to send what is due."""
@@ -277,8 +268,6 @@ class Notifier:
             delivery.run(send, self._stop)
             if delivery.outcome:
                 self._record(delivery)
-        except Stopped as stopped:
-            self._end_unless_asked(stopped)
         except Exception as error:
             say(f"{delivery.name}: {describe_failure(error)}; trying again in {PAUSE_SECONDS} s")
             self._stop.wait(PAUSE_SECONDS)
