@@ -17,7 +17,6 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -333,29 +332,39 @@ def start(
 ) -> Broker:
     """Start Kafka on `directory` as a child process and return once it listens.
 
-    Without a port it takes 9092 where that is free. `more` and `jars` are as for `prepare`. What
-    Kafka prints goes to `kafka.log` in `directory`. On Linux it ends with the calling thread,
-    however that ends. Raises `KafkaStartError`.
+    Without a port it takes 9092 where that is free, and another one where it isn't. `more` and
+    `jars` are as for `prepare`. What Kafka prints goes to `kafka.log` in `directory`. On Linux it
+    ends with the calling thread, however that ends. Raises `KafkaStartError`.
     """
     check_version(directory, jars)  # before anything is written to it
-    fetch_jars(jars)  # before others that start are made to wait
+    fetch_jars(jars)
     directory = directory.resolve()
+    with _progress("starting Kafka", START_SECONDS) as passed:
+        while True:
+            is_free = port_is_free("127.0.0.1", DEFAULT_PORT)
+            tried = port or (DEFAULT_PORT if is_free else free_port())
+            try:
+                return _start(directory, tried, more, jars, passed)
+            except KafkaStartError:
+                # Another program may have come to a port of our choice before Kafka did.
+                if port is not None or port_is_free("127.0.0.1", tried):
+                    raise
+
+
+def _start(
+    directory: Path, port: int, more: Sequence[str], jars: Path, passed: Callable[[], None]
+) -> Broker:
+    """Start Kafka on this port; `passed` is called while it starts. Raises `KafkaStartError`."""
     log = directory / "kafka.log"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         output = log.open("ab")
-        # One after the other, so that two at once don't choose the same port.
-        lock = Path(tempfile.gettempdir(), f"embedded-kafka-{os.getuid()}.lock")
-        starting = lock.open("w")
     except OSError as error:
         raise KafkaStartError(f"cannot write Kafka's files: {error}; make room") from error
-    with output, starting, _progress("starting Kafka", START_SECONDS) as passed:
-        if port is None:
-            fcntl.flock(starting, fcntl.LOCK_EX)
-            port = DEFAULT_PORT if port_is_free("127.0.0.1", DEFAULT_PORT) else free_port()
+    with output:
         command = prepare(directory, port, "127.0.0.1", more, jars)
         java = [*command.java, *command.archive.options_to_make(), *command.arguments]
-        said_before = output.tell()
+        begin = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-IS", WITH_PARENT, str(os.getpid()), *java],
             cwd=directory,
@@ -369,8 +378,9 @@ def start(
         os.close(command.lock)
         while not _listens(port, process.pid):
             if process.poll() is not None:
-                said = log.read_bytes()[said_before:].decode(errors="replace").splitlines()
-                reason = said[-1] if said else f"it could not even write {log}; is the disk full?"
+                lines = log.read_bytes()[begin:].decode(errors="replace").splitlines()
+                causes = [line for line in lines if line.startswith("Caused by: ")] or lines
+                reason = causes[-1] if causes else f"it could not write {log}; is the disk full?"
                 raise KafkaStartError(f"Kafka ended with status {process.returncode}: {reason}")
             time.sleep(0.02)
             passed()

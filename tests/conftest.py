@@ -184,8 +184,7 @@ def file_system(directory: Path, size: str) -> Iterator[Path]:
 def temporary_files() -> Iterator[None]:
     """A directory for temporary files of this worker alone.
 
-    In it are the locks of running programs, and the lock by which Kafkas start one after the other:
-    so neither another worker nor another run on this machine makes a test wait.
+    In it are the locks of running programs: no other run on this machine is in a test's way.
     """
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory,

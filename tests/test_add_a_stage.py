@@ -73,6 +73,8 @@ def test_the_new_stage_is_exactly_once(clone: Path, pipeline: Pipeline) -> None:
     stage.ends()
     pipeline.receive("--count", "5")
     (alert, *_) = pipeline.waits_for("alerts", 4)
+    audit = pipeline.start(sys.executable, "-m", "pipeline", "audit", PYTHONPATH=str(clone))
+    assert audit.ends() == 0, audit
     pipeline.put("alerts", alert.value, alert.key)
     stage = pipeline.start(sys.executable, program)
     stage.says("came twice; it is followed up")
@@ -87,8 +89,6 @@ def test_the_new_stage_is_exactly_once(clone: Path, pipeline: Pipeline) -> None:
     lag = pipeline.start(sys.executable, "-m", "pipeline", "lag", PYTHONPATH=str(clone))
     assert lag.ends() == 0
     assert any(line.split()[:3] == ["image_follow_up", "1", "0"] for line in lag.lines), lag
-    audit = pipeline.start(sys.executable, "-m", "pipeline", "audit", PYTHONPATH=str(clone))
-    assert audit.ends() == 0, audit
     assert stage.stop() == 0
     environment = os.environ | {"PIPELINE_DATA": str(pipeline.data)}
     subprocess.run([clone / "clean_image_dirs.sh"], env=environment, check=True)

@@ -328,5 +328,18 @@ def test_another_server_comes_to_the_port_first(
     with socket.create_server(("127.0.0.1", 0)) as server:
         # As if the server had come right after the port was found to be free.
         monkeypatch.setattr(embedded_kafka, "port_is_free", lambda _host, _port: True)
-        with pytest.raises(embedded_kafka.KafkaStartError, match="ended with status"):
+        with pytest.raises(embedded_kafka.KafkaStartError, match="Address already in use"):
             embedded_kafka.start(tmp_path, server.getsockname()[1])
+
+
+def test_the_usual_port_is_lost_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another program comes to port 9092 before Kafka has it, Kafka starts on another port."""
+    is_free, answers = embedded_kafka.port_is_free, iter([True, True])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(embedded_kafka, "DEFAULT_PORT", server.getsockname()[1])
+        monkeypatch.setattr(
+            embedded_kafka, "port_is_free", lambda host, port: next(answers, is_free(host, port))
+        )
+        broker = embedded_kafka.start(tmp_path)
+        broker.stop()
+        assert broker.port != server.getsockname()[1]
