@@ -362,6 +362,21 @@ class Pipeline:
         (line,) = ended.lines
         return line
 
+    def end_if_hanging(self, transactional_id: str, **environment: str) -> Program:
+        """Start what each program does first: to look for its transaction without an end."""
+        code = (
+            "import sys; from pipeline.stream.connection import Kafka\n"
+            "from pipeline.stop_signal import StopSignal\n"
+            "from pipeline.stream.hanging import end_if_hanging\n"
+            "from pipeline.program import run_program\n"
+            "from pipeline.settings import Parser\n"
+            "parser = Parser('')\n"
+            "kafka = Kafka(parser.settings(parser.parse_args([])), StopSignal())\n"
+            "run_program(lambda: end_if_hanging(kafka, sys.argv[1]))"
+        )
+        program = ("-c", code, transactional_id)
+        return self.start(sys.executable, *program, PYTHONPATH=str(HERE), **environment)
+
     def receive(self, *arguments: str) -> Program:
         """Run image_receiving.py to its end."""
         program = self.start("image_receiving.py", *arguments)

@@ -69,12 +69,8 @@ class PreviousImages:
         for number in numbers_before(self._images, source, message.number):
             if latest and latest.message.number == number:
                 return latest
-            earlier_id = image_id(source, number)
-            earlier = self._messages.get(earlier_id) or ReceivedImage(
-                image_id=earlier_id,
-                source=source,
-                number=number,
-                path=find_image(self._images, earlier_id),
+            earlier = self._messages.get(image_id(source, number)) or message_of_file(
+                self._images, source, number
             )
             with suppress(InvalidInput):
                 return read_stored_image(self._images, earlier)
@@ -90,6 +86,13 @@ class PreviousImages:
             if sum(width * height for width, height in sizes) < LATEST_PIXELS:
                 break
             del self._latest[next(iter(self._latest))]
+
+
+def message_of_file(images: Database, source: str, number: int) -> ReceivedImage:
+    """What is known from its file alone of an image whose message is not at hand: no hash."""
+    name = image_id(source, number)
+    path = find_image(images, name)
+    return ReceivedImage(image_id=name, source=source, number=number, path=path)
 
 
 def read_stored_image(

@@ -115,7 +115,7 @@ class DeadLetter:
     @property
     def is_file(self) -> bool:
         """Whether its value is the path of a file that `image_receiving.py` could not use."""
-        return self.origin.get("stage") == "image_receiving" and "topic" not in self.origin
+        return self.origin.get("stage") == IMAGE_RECEIVING.name and "topic" not in self.origin
 
     def outgoing(self) -> dict[str, Any]:
         """The original record as a producer sends it, marked as sent back."""

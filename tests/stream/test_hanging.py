@@ -241,17 +241,7 @@ def test_a_program_ends_and_the_audit_mends(pipeline: Pipeline, producer: KafkaP
     """A program that would have to wait for ever ends with what to do, and then all is well."""
     begin(producer)
     producer.commit_transaction()
-    code = (
-        "import sys; from pipeline.stream.connection import Kafka\n"
-        "from pipeline.stop_signal import StopSignal\n"
-        "from pipeline.stream.hanging import end_if_hanging\n"
-        "from pipeline.program import run_program\n"
-        "from pipeline.settings import Parser\n"
-        "parser = Parser('')\n"
-        "kafka = Kafka(parser.settings(parser.parse_args([])), StopSignal())\n"
-        f"run_program(lambda: end_if_hanging(kafka, {ID!r}))"
-    )
-    program = pipeline.start(sys.executable, "-c", code, PYTHONPATH=str(HERE))
+    program = pipeline.end_if_hanging(ID)
     lost = f"a transaction of {ID} and then lost its end in {OFFSETS}[0] and 1 more"
     line = program.says(f"^Kafka acknowledged {lost}".replace("[", r"\["))
     assert "python -m pipeline audit --repair" in line

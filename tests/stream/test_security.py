@@ -1,14 +1,13 @@
 """A secured Kafka: TLS, SASL/SCRAM and ACLs, with certificates and users made here."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
-from conftest import HERE, Pipeline, delete_topics, until
+from conftest import Pipeline, delete_topics, until
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -290,16 +289,6 @@ def test_topics_of_somebody_else(pipeline: Pipeline, secured: Secured) -> None:
 def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) -> None:
     """A program sees a hanging transaction where it may read, and nothing forbids it to look."""
     pipeline.start("image_receiving.py", "--count", "1").ends()
-    code = (
-        "import sys; from pipeline.stream.connection import Kafka\n"
-        "from pipeline.stop_signal import StopSignal\n"
-        "from pipeline.stream.hanging import end_if_hanging\n"
-        "from pipeline.program import run_program\n"
-        "from pipeline.settings import Parser\n"
-        "parser = Parser('')\n"
-        "kafka = Kafka(parser.settings(parser.parse_args([])), StopSignal())\n"
-        "run_program(lambda: end_if_hanging(kafka, 'image_analysis-host-0'))"
-    )
     found = []
     for topic in ("dead-letters", "image-events"):
         producer = KafkaProducer(
@@ -313,7 +302,7 @@ def test_a_lost_end_with_the_least_rights(pipeline: Pipeline, secured: Secured) 
             producer.send(topic, b"", partition=partition)
         producer.commit_transaction()
         login = secured.login("image_analysis")
-        found.append(pipeline.start(sys.executable, "-c", code, PYTHONPATH=str(HERE), **login))
+        found.append(pipeline.end_if_hanging("image_analysis-host-0", **login))
         assert found[-1].ends() == len(found) - 1, found[-1]
         producer.close()
     assert re.search(r"lost its end in image-events\[3\], as", found[1].output)

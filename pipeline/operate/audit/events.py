@@ -14,9 +14,7 @@ from pipeline.messages import (
     IMAGES_WITHOUT_EVENT,
     ImageEvent,
     ImageWithoutEvent,
-    ReceivedImage,
     dump,
-    image_id,
     moment,
     parse,
     parts_of,
@@ -25,9 +23,9 @@ from pipeline.operate.audit.findings import Findings
 from pipeline.operate.audit.history import History
 from pipeline.operate.audit.images import AuditedImage, Images
 from pipeline.operate.audit.snapshot import Snapshot, State
-from pipeline.pictures.previous_images import read_stored_image
+from pipeline.pictures.previous_images import message_of_file, read_stored_image
 from pipeline.store.names import alert_path, event_path
-from pipeline.store.numbering import find_image, numbers_before
+from pipeline.store.numbering import numbers_before
 from pipeline.stream.deduplication import CAUSE, cause
 from pipeline.stream.positions import position_of
 
@@ -134,11 +132,9 @@ class EventCheck:
         images, source = self._snapshot.images, image.message.source
         numbers = numbers_before(images, source, image.message.number)
         for number in [parts_of(decision.previous_image_id)[1]] if decision else numbers:
-            name = image_id(source, number)
-            message = ReceivedImage(
-                image_id=name, source=source, number=number, path=find_image(images, name)
+            previous = of_source.get(number) or AuditedImage(
+                message_of_file(images, source, number), []
             )
-            previous = of_source.get(number) or AuditedImage(message, [])
             with suppress(InvalidInput):
                 read_stored_image(images, previous.message)
                 return previous

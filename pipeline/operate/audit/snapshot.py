@@ -19,7 +19,7 @@ from pipeline.messages import (
     parse,
 )
 from pipeline.settings import Settings
-from pipeline.stages import CONSUMING_STAGES
+from pipeline.stages import CONSUMING_STAGES, IMAGE_RECEIVING
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
@@ -32,7 +32,7 @@ from pipeline.stream.outbox_file import read_outbox
 from pipeline.stream.positions import position_of
 from pipeline.stream.topic_reader import TopicReader
 
-OUTBOX = ".image_receiving"  # how the names of the outboxes in the image database begin
+OUTBOX = f".{IMAGE_RECEIVING.name}"  # how the names of the outboxes in the image database begin
 
 
 class State(Enum):
