@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from kafka.consumer.fetcher import ConsumerRecord
 from PIL import Image
 
-from pipeline.comparison.decode import DEEP, FORMATS, MODES, decode
+from pipeline.comparison.decode import FORMATS, MODES, decode
 from pipeline.comparison.draw import MAX_SIDE, draw
 from pipeline.comparison.measure import compare, mask_of
+from pipeline.comparison.planes import DEEP, Planes
 from pipeline.errors import InvalidInput
 from pipeline.messages import MESSAGE_TYPES, dump, image_id, parse, schema
 from pipeline.settings import Location
@@ -208,7 +209,7 @@ def test_any_damaged_image(seed: bytes, changes: list[tuple[int, bytes]], length
         image = decode(bytes(content[:length]))
     except InvalidInput:
         return
-    assert image.mode in MODES.values()
+    assert image.mode in (*MODES.values(), Planes.mode)
     change = compare(decode(SEEDS[1]), image, mask_of(image))
     if change:
         assert max(decode(draw(change)).size) == min(max(change.largest.size), MAX_SIDE)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE))
 with atheris.instrument_imports(include=["PIL", "pipeline"]):
     from PIL import Image
 
-    from pipeline.comparison import decode as decode_module
+    from pipeline.comparison import planes
     from pipeline.comparison.decode import FORMATS, decode
     from pipeline.comparison.draw import draw
     from pipeline.comparison.measure import compare
@@ -80,7 +80,7 @@ def main() -> None:
         sys.exit(f"usage: fuzz.py {'|'.join(checks)} [libFuzzer options]")
     target = sys.argv.pop(1)
     # Large images are only slow; that they are refused, the tests hold.
-    decode_module.MAX_PIXELS = 10**6
+    planes.MAX_PIXELS = 10**6
     with tempfile.TemporaryDirectory() as corpus:
         for name, content in seeds(target).items():
             Path(corpus, name).write_bytes(content)

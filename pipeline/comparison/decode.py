@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.comparison.planes import DEEP, AnyImage, check_size, image_of, is_number
 from pipeline.comparison.strips import strips
 from pipeline.errors import InvalidInput
 from pipeline.retrying import retrying
@@ -18,7 +18,6 @@ from pipeline.retrying import retrying
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
 FITS = b"SIMPLE  ="  # how a FITS file begins
 MAX_FITS_PARTS = 100  # in which an image is looked for
-MAX_PIXELS = 100_000_000  # about 0.4 GB decoded, and three times as much while it is compared
 
 MODES = {  # of Pillow: the mode in which an image of that mode is compared
     **{mode: mode for mode in ("L", "RGB", "RGBA", "CMYK", "I;16")},
@@ -34,9 +33,8 @@ MODES = {  # of Pillow: the mode in which an image of that mode is compared
     "I": "I",
     "F": "F",
 }
-DEEP = ("I;16", "I")  # integers of more than 8 bits
 
-# Pillow's own limit is off: _check_size applies ours before anything is decoded.
+# Pillow's own limit is off: check_size applies ours before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
 # Pillow's warnings about damaged files are off: decode() raises an error that says what is wrong.
 warnings.filterwarnings("ignore", module="PIL")
@@ -46,7 +44,7 @@ Image.core.set_blocks_max(16)  # type: ignore[attr-defined]
 
 
 @retrying
-def decode(content: bytes, path: str = "the file") -> Image.Image:
+def decode(content: bytes, path: str = "the file") -> AnyImage:
     """The image in a file's bytes, upright, in the mode in which it is compared.
 
     Raises `InvalidInput` if there is none, or none that can be compared exactly. The `path` is only
@@ -55,7 +53,7 @@ def decode(content: bytes, path: str = "the file") -> Image.Image:
     try:
         upright = (_decode_fits if content.startswith(FITS) else _decode)(content, path)
         if upright.mode == "F" and not any(
-            np.isfinite(np.asarray(upright.crop((0, top, upright.width, bottom)))).any()
+            is_number(np.asarray(upright.crop((0, top, upright.width, bottom)))).any()
             for top, bottom in strips(*upright.size)
         ):
             raise InvalidInput(f"{path} has no pixel with a value")
@@ -70,7 +68,7 @@ def decode(content: bytes, path: str = "the file") -> Image.Image:
 
 def _decode(content: bytes, path: str) -> Image.Image:
     image = Image.open(io.BytesIO(content), formats=FORMATS)
-    _check_size(*image.size, path)
+    check_size(*image.size, path)
     if image.mode not in MODES:
         raise InvalidInput(f"{path} has the mode {image.mode}, which can't be compared")
     if image.mode not in DEEP and any(";16" in str(tile.args) for tile in image.tile):
@@ -85,7 +83,7 @@ def _decode(content: bytes, path: str) -> Image.Image:
     return upright
 
 
-def _decode_fits(content: bytes, path: str) -> Image.Image:
+def _decode_fits(content: bytes, path: str) -> AnyImage:
     """The first image of two dimensions in a FITS file, where the lowest row comes first."""
     if not find_spec("astropy"):
         raise InvalidInput(f"{path} needs astropy; install it with pip install astropy")
@@ -101,29 +99,6 @@ def _decode_fits(content: bytes, path: str) -> Image.Image:
                 shape: tuple[int, ...] = part.shape if part.is_image else ()
                 *more, height, width = (1, 0, 0, *shape)[-max(2, len(shape)) :]
                 if width * height and set(more) <= {1}:
-                    _check_size(width, height, path)
-                    return _image_of(part.data.reshape(height, width)[::-1], path)
+                    check_size(width, height, path)
+                    return image_of([part.data.reshape(height, width)[::-1]], path)
     raise InvalidInput(f"{path} has no image of two dimensions")
-
-
-def _image_of(samples: NDArray[Any], path: str) -> Image.Image:
-    """The image of these samples: integers exactly, others as floating-point of 32 bits."""
-    small = {np.dtype(np.uint8): "L", np.dtype(np.uint16): "I;16"}
-    mode = "F" if samples.dtype.kind == "f" else small.get(samples.dtype, "I")
-    kind = {"F": np.float32, "I": np.int32}.get(mode, samples.dtype)
-    limits = np.iinfo(np.int32)
-    if mode == "I" and not limits.min <= samples.min() <= samples.max() <= limits.max:
-        raise InvalidInput(f"{path} has integers beyond 32 bits, which can't be compared exactly")
-    height, width = samples.shape
-    image = Image.new(mode, (width, height))
-    for top, bottom in strips(width, height):  # a copy of the whole would need much memory
-        with np.errstate(over="ignore"):  # a number beyond 32 bits becomes infinite
-            strip = samples[top:bottom].astype(kind)
-        image.paste(Image.fromarray(strip), (0, top))
-    return image
-
-
-def _check_size(width: int, height: int, path: str) -> None:
-    """Refuse an image that is too large, before memory is allocated for it."""
-    if width * height > MAX_PIXELS:
-        raise InvalidInput(f"{path} has {width} x {height} pixels, more than {MAX_PIXELS:,} in all")

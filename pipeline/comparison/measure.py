@@ -25,8 +25,14 @@ from functools import reduce
 import numpy as np
 from PIL import Image
 
-from pipeline.comparison.decode import DEEP
-from pipeline.comparison.overlap import Box, compare_8_bits, compare_deep, deep_full_scale
+from pipeline.comparison.overlap import (
+    Box,
+    compare_8_bits,
+    compare_deep,
+    deep_full_scale,
+    is_deep,
+)
+from pipeline.comparison.planes import DEEP, AnyImage, Planes
 from pipeline.comparison.unmatched import changed_boxes, unmatched_parts, with_unmatched_parts
 from pipeline.retrying import retrying
 
@@ -76,9 +82,11 @@ class Rule:
 
 
 @retrying
-def mask_of(image: Image.Image) -> Image.Image:
+def mask_of(image: AnyImage) -> Image.Image:
     """The mask that an image gives: mode L, 255 where it is neither black nor transparent."""
-    if image.mode in (*DEEP, "F"):
+    if isinstance(image, Planes):
+        is_masked = reduce(np.logical_or, [plane != 0 for plane in image.planes])
+    elif image.mode in (*DEEP, "F"):
         is_masked = np.asarray(image) != 0
     else:
         *colours, alpha = (np.asarray(channel) for channel in image.convert("RGBA").split())
@@ -88,8 +96,8 @@ def mask_of(image: Image.Image) -> Image.Image:
 
 @retrying
 def compare(
-    previous: Image.Image,
-    image: Image.Image,
+    previous: AnyImage,
+    image: AnyImage,
     mask: Image.Image | None = None,
     threshold: float = 0,
 ) -> Change | None:
@@ -100,17 +108,21 @@ def compare(
     """
     if previous is image:
         return None
-    is_deep = not {previous.mode, image.mode}.isdisjoint({*DEEP, "F"})
-    full_scale = deep_full_scale(previous, image) if is_deep else 255
     parts = unmatched_parts(previous, image, mask)
     unmatched_pixels = sum(part.histogram()[255] for part in parts.values())
-    if is_deep:
+    if (
+        isinstance(previous, Planes)
+        or isinstance(image, Planes)
+        or is_deep(previous)
+        or is_deep(image)
+    ):
+        full_scale = deep_full_scale(previous, image)
         # Unmatched pixels are drawn brightest, and so full scale is, if there are any.
-        brightest = full_scale if unmatched_pixels else None
-        overlap = compare_deep(previous, image, mask, brightest)
+        overlap = compare_deep(previous, image, mask, full_scale, unmatched_pixels > 0)
     else:
+        full_scale = 255
         overlap = compare_8_bits(previous, image, mask)
-    if not overlap.squares and not unmatched_pixels:
+    if not overlap.squares and not unmatched_pixels and overlap.largest.getbbox() is None:
         return None
 
     largest = overlap.largest

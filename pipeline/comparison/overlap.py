@@ -1,7 +1,9 @@
 """How two images differ where both have pixels, by samples of 8 bits or of more."""
 
 import math
+from collections.abc import Iterator
 from functools import reduce
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from pipeline.comparison.blocks import CellSums, sums_of_four_rows
-from pipeline.comparison.decode import DEEP
+from pipeline.comparison.planes import DEEP, LARGEST, AnyImage, Planes, is_number
 from pipeline.comparison.strips import CELL, strips
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -59,80 +61,131 @@ def compare_8_bits(previous: Image.Image, image: Image.Image, mask: Image.Image 
 
 
 def compare_deep(
-    previous: Image.Image,
-    image: Image.Image,
-    mask: Image.Image | None,
-    brightest: float | None,
+    previous: AnyImage, image: AnyImage, mask: Image.Image | None, full_scale: float, is_drawn: bool
 ) -> Overlap:
-    """How images differ of which at least one has more than 8 bits a sample.
+    """How images differ of which at least one has planes, or more than 8 bits a sample.
 
-    Both are compared as floating-point numbers if one of them has such, else in steps of 16 bits.
-    The difference that is drawn brightest is the largest one, unless `brightest` is given.
+    Both are compared as floating-point numbers if one of them has such, else as integers. In a
+    plane that only one of them has, each sample differs by full scale. The difference that is drawn
+    brightest is the largest one, or full scale if `is_drawn` says that it is drawn elsewhere.
     """
-    modes = {previous.mode, image.mode}
-    is_float = "F" in modes
-    is_grey = is_float or modes <= {*DEEP}
+    is_float = _is_float(previous) or _is_float(image)
     width, height = min(previous.width, image.width), min(previous.height, image.height)
     largest = np.empty((height, width), np.float32 if is_float else np.uint32)
-    limit = np.finfo(np.float32).max if is_float else np.iinfo(np.uint32).max
+    limits = (np.finfo(np.float32).tiny, LARGEST) if is_float else (0, np.iinfo(np.uint32).max)
     dtype = np.float64 if is_float else np.int64
-    cells = CellSums((width, height), 1 if is_grey else 4, dtype)
+    channels = max(_channel_count(previous, image), _channel_count(image, previous))
+    cells = CellSums((width, height), channels, dtype)
     squares = 0.0
     for top, bottom in strips(width, height):
         box = (0, top, width, bottom)
-        before, after = (
-            _deep_samples(part.crop(box), is_grey, dtype) for part in (previous, image)
+        greatest = np.zeros((bottom - top, width), dtype)
+        both = zip_longest(
+            _deep_channels(previous.crop(box), image, dtype),
+            _deep_channels(image.crop(box), previous, dtype),
         )
-        with np.errstate(invalid="ignore"):  # infinity less infinity
-            difference = after - before
-        if is_float:
-            difference[~np.isfinite(difference)] = 0
-        if mask:
-            difference[np.asarray(mask.crop(box)) > 0] = 0
-        for channel in range(cells.channels):
-            cells.put(channel, 0, top, sums_of_four_rows(difference[:, :, channel], dtype))
-        np.abs(difference, out=difference)
-        largest[top:bottom] = np.minimum(difference.max(axis=2), limit)
-        squares += float(np.square(difference, dtype=np.float64).sum())
-    brightest = np.float64(brightest or largest.max() or 1)
+        for channel, (before, after) in enumerate(both):
+            if before is None or after is None:
+                difference = np.full_like(greatest, full_scale)
+            else:
+                with np.errstate(invalid="ignore"):  # infinity less infinity
+                    difference = after - before
+                if is_float:
+                    difference[~(is_number(before) & is_number(after))] = 0
+            if mask:
+                difference[np.asarray(mask.crop(box)) > 0] = 0
+            cells.put(channel, 0, top, sums_of_four_rows(difference, dtype))
+            np.abs(difference, out=difference)
+            np.maximum(greatest, difference, out=greatest)
+            squares += float(np.square(difference, dtype=np.float64).sum())
+        largest[top:bottom] = np.clip(greatest, *limits) * (greatest > 0)
+    brightest = np.float64(full_scale if is_drawn else largest.max() or 1)
     drawn = np.empty((height, width), np.uint8)
     for top, bottom in strips(width, height):
         drawn[top:bottom] = np.ceil(np.minimum(largest[top:bottom] / brightest, 1) * 255)
     return Overlap(squares, cells, Image.fromarray(drawn))
 
 
-def deep_full_scale(previous: Image.Image, image: Image.Image) -> float:
-    """The greatest difference that samples of more than 8 bits can have.
+def is_deep(image: AnyImage) -> bool:
+    """Whether the image has planes, or more than 8 bits a sample."""
+    return isinstance(image, Planes) or image.mode in (*DEEP, "F")
 
-    That is 65535; but of floating-point numbers, and of integers where it is more, the range of the
-    values in both images.
+
+def deep_full_scale(previous: AnyImage, image: AnyImage) -> float:
+    """The greatest difference that samples can have of images that `compare_deep` compares.
+
+    That is 255 if both have 8 bits, else 65535; but of floating-point numbers, and of integers
+    where it is more, the range of the values in both images.
     """
-    is_float = "F" in (previous.mode, image.mode)
+    is_float = _is_float(previous) or _is_float(image)
     lows, highs = [], []
-    for either in (previous, image):
-        if not is_float and either.mode != "I":
-            lows.append(0.0)
-            highs.append(65535.0)
+    for either, other in ((previous, image), (image, previous)):
+        if not is_float and _bits(either) <= 16:
+            signed = isinstance(either, Planes) and either.dtype.kind == "i"
+            lows.append(-(2.0 ** (_bits(either) - 1)) if signed else 0.0)
+            highs.append(lows[-1] + 2.0 ** _bits(either) - 1)
             continue
         for top, bottom in strips(*either.size):
-            values = _deep_samples(either.crop((0, top, either.width, bottom)), True, np.float64)
-            values = values[np.isfinite(values)]
-            lows.append(float(values.min(initial=math.inf)))
-            highs.append(float(values.max(initial=-math.inf)))
+            part = either.crop((0, top, either.width, bottom))
+            for channel in _deep_channels(part, other, np.float64):
+                values = channel[is_number(channel)]
+                lows.append(float(values.min(initial=math.inf)))
+                highs.append(float(values.max(initial=-math.inf)))
     extent = max(highs) - min(lows)
-    return extent or 1 if is_float else max(extent, 65535)
+    least = 255 if max(_bits(previous), _bits(image)) == 8 else 65535
+    return extent or 1 if is_float else max(extent, least)
 
 
-def _deep_samples(image: Image.Image, is_grey: bool, dtype: type) -> NDArray[Any]:
-    """Rows x columns x 1 of grey numbers, or x 4 channels in which 65535 is full scale."""
-    is_deep = image.mode in (*DEEP, "F")
-    if is_grey:
-        grey = image if is_deep else image.convert("L")
-        return np.asarray(grey, dtype)[:, :, np.newaxis]
-    if not is_deep:
-        return np.asarray(image.convert("RGBA"), dtype) * 257
-    grey_16: NDArray[Any] = np.asarray(image, dtype)[:, :, np.newaxis]
-    return np.concatenate([grey_16, grey_16, grey_16, np.full_like(grey_16, 65535)], axis=2)
+def numbers_in(image: AnyImage) -> NDArray[np.bool_] | None:
+    """Which pixels have a number in any channel; None of an image without floating point."""
+    if not _is_float(image):
+        return None
+    return reduce(np.logical_or, map(is_number, _deep_channels(image, image, np.float64)))
+
+
+def _is_float(image: AnyImage) -> bool:
+    return image.dtype.kind == "f" if isinstance(image, Planes) else image.mode == "F"
+
+
+def _bits(image: AnyImage) -> int:
+    """Of each sample."""
+    if isinstance(image, Planes):
+        return 8 * image.dtype.itemsize
+    return {"I;16": 16, "I": 32, "F": 32}.get(image.mode, 8)
+
+
+def _channel_count(image: AnyImage, other: AnyImage) -> int:
+    """How many channels `_deep_channels` gives."""
+    if isinstance(image, Planes):
+        return len(image.planes)
+    if isinstance(other, Planes):
+        return 1 if len(other.planes) == 1 else len(image.getbands())
+    return 1 if _is_grey(image, other) else 4
+
+
+def _is_grey(image: Image.Image, other: Image.Image) -> bool:
+    """Whether these are compared as grey numbers, without planes."""
+    modes = {image.mode, other.mode}
+    return "F" in modes or modes <= {*DEEP}
+
+
+def _deep_channels(
+    image: AnyImage, other: AnyImage, dtype: type[np.generic]
+) -> Iterator[NDArray[Any]]:
+    """The numbers of each channel, as they are compared with those of the other image."""
+    if isinstance(image, Planes):
+        yield from (plane.astype(dtype) for plane in image.planes)
+    elif isinstance(other, Planes) and len(other.planes) > 1:
+        # 255 of 8 bits is as bright as 65535 of 16 bits.
+        scale = 257 if _bits(image) == 8 and _bits(other) == 16 else 1
+        yield from (np.asarray(band, dtype) * scale for band in image.split())
+    elif isinstance(other, Planes) or _is_grey(image, other):
+        yield np.asarray(image if is_deep(image) else image.convert("L"), dtype)
+    elif not is_deep(image):
+        yield from (np.asarray(band, dtype) * 257 for band in image.convert("RGBA").split())
+    else:
+        grey = np.asarray(image, dtype)
+        yield from (grey, grey, grey, np.full_like(grey, 65535))
 
 
 def _channels(image: Image.Image, box: Box) -> list[NDArray[np.uint8]]:

@@ -1,14 +1,13 @@
 """The parts that only one of two images has, if their sizes differ."""
 
-import numpy as np
 from PIL import Image
 
-from pipeline.comparison.decode import MAX_PIXELS
-from pipeline.comparison.overlap import Box
+from pipeline.comparison.overlap import Box, numbers_in
+from pipeline.comparison.planes import MAX_PIXELS, AnyImage
 
 
 def unmatched_parts(
-    previous: Image.Image, image: Image.Image, mask: Image.Image | None
+    previous: AnyImage, image: AnyImage, mask: Image.Image | None
 ) -> dict[Box, Image.Image]:
     """The parts that only one image has, by their boxes, in mode L: 255 is a pixel that counts.
 
@@ -24,9 +23,9 @@ def unmatched_parts(
             parts[box] = Image.new("L", (right - left, bottom - top), 255)
             if mask:
                 parts[box].paste(0, mask=mask.crop(box))
-            if either.mode == "F":
-                is_no_number = ~np.isfinite(np.asarray(either.crop(box)))
-                parts[box].paste(0, mask=Image.fromarray(is_no_number))
+            is_number = numbers_in(either.crop(box))
+            if is_number is not None:
+                parts[box].paste(0, mask=Image.fromarray(~is_number))
     return parts
 
 

@@ -4,15 +4,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from PIL import Image
-
 from pipeline.comparison.decode import decode
+from pipeline.comparison.planes import AnyImage, memory_of
 from pipeline.errors import InvalidInput
 from pipeline.messages import ReceivedImage, image_id, parse
 from pipeline.store.database import Database
 from pipeline.store.numbering import find_image, numbers_before
 
-LATEST_PIXELS = 200_000_000  # in memory, of all sources together; a pixel has up to 4 bytes
+LATEST_BYTES = 800_000_000  # of pixels in memory, of all sources together
 MAX_MESSAGES = 10_000  # in memory, of all sources together
 
 
@@ -22,7 +21,7 @@ class StoredImage:
 
     message: ReceivedImage
     content: bytes  # of its file
-    pixels: Image.Image
+    pixels: AnyImage
 
 
 class PreviousImages:
@@ -80,10 +79,9 @@ class PreviousImages:
         """Keep the source's latest image; beyond the limit, drop those of the idlest sources."""
         before = self._latest.pop(image.message.source, None)
         self._latest[image.message.source] = image
-        is_larger = before is None or before.pixels.size != image.pixels.size
+        is_larger = before is None or memory_of(before.pixels) < memory_of(image.pixels)
         while is_larger and len(self._latest) > 1:
-            sizes = [latest.pixels.size for latest in self._latest.values()]
-            if sum(width * height for width, height in sizes) < LATEST_PIXELS:
+            if sum(memory_of(latest.pixels) for latest in self._latest.values()) < LATEST_BYTES:
                 break
             del self._latest[next(iter(self._latest))]
 

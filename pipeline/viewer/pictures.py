@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.comparison.decode import FORMATS, MAX_PIXELS, decode
+from pipeline.comparison.decode import FORMATS, decode
+from pipeline.comparison.planes import MAX_PIXELS, AnyImage, Planes
 from pipeline.errors import InvalidInput
 
 SHOWN = {  # the formats that every browser shows, as Pillow names them
@@ -50,10 +51,10 @@ def draw_shown(content: bytes, other: bytes | None, path: str) -> tuple[bytes, s
     """
     with _drawing:
         image = decode(content, path)
-        if image.mode in ("L", "RGB", "RGBA", "CMYK"):
+        if isinstance(image, Image.Image) and image.mode in ("L", "RGB", "RGBA", "CMYK"):
             shown = image.convert("RGB") if image.mode == "CMYK" else image
         else:
-            samples = [np.asarray(image, np.float64)]
+            samples = [_shown_samples(image)]
             if other is not None:
                 with_other = _deep(other)
                 samples += [with_other] if with_other is not None else []
@@ -94,7 +95,16 @@ def _deep(content: bytes) -> NDArray[np.float64] | None:
         image = decode(content)
     except InvalidInput:
         return None
-    return None if image.mode in ("L", "RGB", "RGBA", "CMYK") else np.asarray(image, np.float64)
+    return None if image.mode in ("L", "RGB", "RGBA", "CMYK") else _shown_samples(image)
+
+
+def _shown_samples(image: AnyImage) -> NDArray[np.float64]:
+    """The samples that are shown: of three planes or more, the first three as colours."""
+    if not isinstance(image, Planes):
+        return np.asarray(image, np.float64)
+    if len(image.planes) < 3:
+        return image.planes[0].astype(np.float64)
+    return np.stack(image.planes[:3], axis=2, dtype=np.float64)
 
 
 def _stretch(images: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
