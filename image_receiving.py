@@ -13,7 +13,7 @@ published twice (see `pipeline/stream/outbox.py`). Ctrl-C or SIGTERM ends the lo
 in hand (`pipeline/stop_signal.py`).
 
     python image_receiving.py [--count N] [--source NAME]... [--sources N] [--interval SECONDS]
-    python image_receiving.py --from PATH... [--watch] [--source NAME] ...
+    python image_receiving.py --from PATH... [--watch] [--accept-damaged] [--source NAME] ...
 """
 
 from collections import Counter
@@ -84,10 +84,12 @@ def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptio
 
     pictures: Iterator[Picture | None]
     if options.watch:
-        watcher = DirectoryWatcher(options.paths[0], outbox.seen, outbox.set_aside, kafka.stop)
+        watcher = DirectoryWatcher(
+            *(options.paths[0], outbox.seen, outbox.set_aside, kafka.stop), options.accept_damaged
+        )
         pictures = watcher.pictures()
     elif options.paths:
-        pictures = pictures_of(options.files, outbox.set_aside)
+        pictures = pictures_of(options.files, outbox.set_aside, options.accept_damaged)
     else:
         pictures = mock_pictures(number, images, last_path, kafka.settings)
     pictures = paced(pictures, options.count, options.interval, kafka.stop)

@@ -28,6 +28,7 @@ class ReceivingOptions:
     files: list[str]  # all the files that the paths name, unless a directory is watched
     ignored: list[str]  # lines about what else is in the directories
     watch: bool
+    accept_damaged: bool  # takes files whose damage decoding doesn't mind
 
     def expected_count(self, set_aside: int) -> int:
         """How many images there must be at the end, if so many files were set aside."""
@@ -59,6 +60,8 @@ def receiving_options(
     )
     about = "take what comes to this directory, too, until Ctrl-C; remembers what it has taken"
     parser.add_argument("--watch", action="store_true", help=about)
+    about = "take damaged pictures, too, if they can be decoded at all; else they are set aside"
+    parser.add_argument("--accept-damaged", action="store_true", help=about)
     given = parser.parse_args(arguments)
     if given.source and given.sources:
         parser.error("--source and --sources: give one of the two")
@@ -89,6 +92,7 @@ def receiving_options(
         files=files,
         ignored=ignored,
         watch=given.watch,
+        accept_damaged=given.accept_damaged,
     )
     return options, settings
 

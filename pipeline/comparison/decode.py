@@ -16,6 +16,7 @@ from pipeline.errors import InvalidInput
 from pipeline.retrying import retrying
 
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")  # of these
 FITS = b"SIMPLE  ="  # how a FITS file begins
 MAX_FITS_PARTS = 100  # in which an image is looked for
 
@@ -61,6 +62,10 @@ def decode(content: bytes, path: str = "the file") -> AnyImage:
     except (InvalidInput, MemoryError):
         raise
     except UnidentifiedImageError as error:
+        if content.startswith(BEGINNINGS):
+            raise InvalidInput(
+                f"{path} is a damaged image: what it says of itself is cut"
+            ) from error
         raise InvalidInput(f"{path} is no image of {', '.join(FORMATS)}, FITS") from error
     except Exception as error:  # decoders raise whatever they stumble over
         raise InvalidInput(f"{path} is a damaged image: {error}") from error

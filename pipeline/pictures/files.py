@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 from PIL import Image
 
+from pipeline.comparison.damage import damage_of
 from pipeline.comparison.decode import FITS, FORMATS, decode
 from pipeline.errors import InvalidInput, TransientError
 from pipeline.messages import Path
@@ -69,11 +70,13 @@ def files_of(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, [f"left alone  {line}" for line in left_alone]
 
 
-def pictures_of(files: Sequence[str], set_aside: SetAside) -> Iterator[Picture]:
+def pictures_of(
+    files: Sequence[str], set_aside: SetAside, accept_damaged: bool = False
+) -> Iterator[Picture]:
     """The picture of each file, in this order; files that can't be used are set aside."""
     for path in files:
         try:
-            picture = read_picture(path)
+            picture = read_picture(path, accept_damaged)
         except InvalidInput as reason:
             set_aside(path, reason)
         else:
@@ -81,8 +84,11 @@ def pictures_of(files: Sequence[str], set_aside: SetAside) -> Iterator[Picture]:
 
 
 @retrying
-def read_picture(path: str) -> Picture:
-    """Read a file's picture. Raises `InvalidInput` if the file has no whole picture."""
+def read_picture(path: str, accept_damaged: bool = False) -> Picture:
+    """Read a file's picture. Raises `InvalidInput` if the file has no whole picture.
+
+    Only receiving looks for damage that can be decoded: an image that was received is analysed.
+    """
     name = os.path.basename(path)
     try:
         # Asked before the file is opened: merely opening some devices has an effect.
@@ -94,6 +100,8 @@ def read_picture(path: str) -> Picture:
             raise TransientError(f"cannot read {path!r}: {reason_of(error)}") from error
         raise InvalidInput(f"{name} can't be read: {reason_of(error)}") from error
     decode(content, name)
+    if not accept_damaged and (damage := damage_of(content)):
+        raise InvalidInput(f"{name} is a damaged image: {damage}; --accept-damaged takes it")
     extension = _extension(name)
     if extension not in EXTENSIONS:
         extension = _usual_extension(content)

@@ -42,13 +42,19 @@ class DirectoryWatcher:
     """Lists a directory again and again, since network disks announce no changes."""
 
     def __init__(
-        self, directory: str, seen: SeenFiles, set_aside: SetAside, stop: StopSignal
+        self,
+        directory: str,
+        seen: SeenFiles,
+        set_aside: SetAside,
+        stop: StopSignal,
+        accept_damaged: bool = False,
     ) -> None:
         seen.watch(directory)
         self._directory = directory
         self._seen = seen
         self._set_aside = set_aside
         self._stop = stop
+        self._accept_damaged = accept_damaged
         self._versions: dict[str, FileVersion] = {}  # by path, of the last listing
         self._identity: tuple[int, int] | None = None  # of the directory: its device and inode
         self._listing_counts_from = 0.0  # when a file that is not listed has really vanished
@@ -69,7 +75,7 @@ class DirectoryWatcher:
                 if version.was_unusable and age < UNUSABLE_SECONDS:
                     continue
                 try:
-                    picture = read_picture(path)
+                    picture = read_picture(path, self._accept_damaged)
                 except InvalidInput as reason:
                     if version.was_unusable:
                         self._set_aside(path, reason, version.aside_fingerprint)

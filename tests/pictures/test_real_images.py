@@ -216,6 +216,31 @@ def test_what_cannot_be_used_is_set_aside(pipeline: Pipeline, folder: Path) -> N
     command(pipeline, "audit")
 
 
+def test_damage_that_decoding_does_not_mind(pipeline: Pipeline, folder: Path) -> None:
+    """No false event: it is set aside by receiving, unless one wants it; analysis takes it then."""
+    grey(sky(20)).save(folder / "1.jpg", quality=90)
+    whole = (folder / "1.jpg").read_bytes()
+    half = len(whole) // 2
+    (folder / "2 hole.jpg").write_bytes(whole[:half] + whole[half + 900 :])
+    (folder / "3 zeros.jpg").write_bytes(whole[:half] + bytes(900) + whole[half + 900 :])
+    (folder / "4 closed.jpg").write_bytes(whole[:half] + b"\xff\xd9")
+    (folder / "5.jpg").write_bytes(whole)
+    analysis = pipeline.start("image_analysis.py")
+    receiving = pipeline.receive("--from", str(folder))
+    assert receiving.lines[-1] == "image_receiving: received 2 images; 3 set aside"
+    analysis.says("00001  unchanged")
+    reasons = letters(pipeline)
+    assert sorted(reasons) == ["2 hole.jpg", "3 zeros.jpg", "4 closed.jpg"]
+    for name, reason in reasons.items():
+        assert f"{name} is a damaged image: bytes inside it are missing or wrong" in reason
+        assert "--accept-damaged takes it" in reason
+    receiving = pipeline.receive("--from", str(folder), "--accept-damaged")
+    assert receiving.lines[-1] == "image_receiving: received 5 images; 0 set aside"
+    for number in (3, 4, 6):
+        analysis.says(f"{number:05d}  CHANGED")
+    assert len(pipeline.records("dead-letters")) == 3
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
