@@ -12,7 +12,7 @@ Whenever this program is killed, a batch without its commit is consumed again fr
 its files are written again with the same bytes, and its messages are published once. Ctrl-C or
 SIGTERM ends the loops after the record in hand, which is committed (`pipeline/stop_signal.py`).
 
-    python image_analysis.py [--threshold N] [--mask FILE]
+    python image_analysis.py [--threshold N] [--scene-change PERCENT] [--mask FILE]
 """
 
 from pipeline.errors import InvalidInput

@@ -20,6 +20,7 @@ Ctrl-C or SIGTERM ends the loops after the record in hand, which is committed
 """
 
 from pipeline.alerts import alert_of
+from pipeline.descriptions import what_happened
 from pipeline.errors import InvalidInput
 from pipeline.messages import NOTIFICATIONS, ImageEvent, Notification, parse, paths
 from pipeline.notify.dry_run import dry_run
@@ -88,8 +89,7 @@ def main() -> None:
                 for notification in notifications:
                     batch.publish(record, notification, NOTIFICATIONS)
                 batch.say_after_commit(
-                    f"{event.event_id}  ALERT: image {event.image_id} differs from image "
-                    f"{event.previous_image_id}; see {alert.path}"
+                    f"{event.event_id}  ALERT: {what_happened(event)}; see {alert.path}"
                 )
 
             # 5. Commit, once all files are safely on the disk

@@ -24,5 +24,6 @@ def alert_of(event: ImageEvent, events: Database) -> tuple[Alert, bytes]:
         sha256=digest(text),
         previous_image_id=event.previous_image_id,
         received=event.received,
+        kind=event.kind,
     )
     return alert, text

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.comparison.measure import Change
-from pipeline.messages import ImageEvent, ReceivedImage
+from pipeline.messages import EventKind, ImageEvent, ReceivedImage
 from pipeline.terminal import printable
 
 EVENT = "Image event"
+KIND = "Kind"
 IMAGE = "Image"
 PREVIOUS_IMAGE = "Previous image"
 ORIGINAL_FILE = "Original file"
@@ -25,8 +26,11 @@ RMS = "RMS difference"
 BLOCK_DIFFERENCE = "Largest block difference"
 THRESHOLD = "Threshold"
 MASK = "Mask"
+SCENE_CHANGE = "Scene changes"
 PIXELS_CHANGED = "Pixels changed"
 CHANGED_BOX = "Changed box"
+
+SCENE_CHANGED: EventKind = "scene changed"
 
 MAX_BYTES = 2**16  # of a description that is read; a longer text is cut
 MAX_VALUE = 60  # characters of a value that a list shows
@@ -69,6 +73,7 @@ def write_description(
     full_scale = f"of {change.full_scale:.6g}"
     values = {
         EVENT: event.event_id,
+        KIND: event.kind if event.kind == SCENE_CHANGED else "",
         IMAGE: event.image_path,
         PREVIOUS_IMAGE: event.previous_image_path,
         ORIGINAL_FILE: printable(image.original_name or ""),
@@ -82,6 +87,11 @@ def write_description(
         ),
         THRESHOLD: f"{event.threshold:.10g}" if event.threshold else "any difference",
         MASK: f"SHA-256 {event.mask_sha256}" if event.mask_sha256 else "",
+        SCENE_CHANGE: (
+            f"over {100 * event.scene_change:.10g} % of the pixels"
+            if event.scene_change is not None
+            else ""
+        ),
         PIXELS_CHANGED: f"{change.percent} ({change.changed_pixels} of {change.pixels})",
         CHANGED_BOX: f"{right - left} x {bottom - top} pixels at x {left}, y {top}",
     }
@@ -115,11 +125,13 @@ def read_description(content: bytes, event_id: str) -> Description:
 
 def write_alert(event: ImageEvent, description: str) -> bytes:
     """The text of an alert, in UTF-8: what happened, and the event's description."""
-    return (
-        f"Alert: image {event.image_id} differs from image {event.previous_image_id}\n"
-        f"{description}"
-        f"Description: {event.path}\n"
-    ).encode()
+    return (f"Alert: {what_happened(event)}\n{description}Description: {event.path}\n").encode()
+
+
+def what_happened(event: ImageEvent) -> str:
+    """An image event in one sentence, without a capital letter and a full stop."""
+    scene_changed = f"{SCENE_CHANGED}: " if event.kind == SCENE_CHANGED else ""
+    return f"{scene_changed}image {event.image_id} differs from image {event.previous_image_id}"
 
 
 def seconds_of(text: str) -> int | None:

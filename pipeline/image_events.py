@@ -91,6 +91,8 @@ def _new_event(
         threshold=rule.threshold,
         mask_sha256=rule.mask_sha256,
         received=received,
+        kind="scene changed" if rule.is_scene_change(change) else "changed",
+        scene_change=rule.scene_change,
     )
     description = write_description(
         event, image.message, change, image.pixels.size, previous.pixels.size
@@ -98,6 +100,7 @@ def _new_event(
     # The event names the description's hash, so the description is written from the rest of it.
     event = msgspec.structs.replace(event, sha256=digest(description))
     summary = (
-        f"CHANGED: {change.percent} of the pixels, RMS {change.rms:.4g}; see {difference_path}"
+        f"{event.kind.upper()}: {change.percent} of the pixels, RMS {change.rms:.4g}; "
+        f"see {difference_path}"
     )
     return NewEvent(event, {difference_path: difference, path: description}, summary)

@@ -36,6 +36,7 @@ Measure = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Recipient = Annotated[str, Meta(pattern=rf"^[A-Za-z0-9_-]{{1,64}}{END}")]
 Pixels = Annotated[int, Meta(ge=0, lt=2**31)]
+EventKind = Literal["changed", "scene changed"]
 Reason = Literal["first image", "same bytes", "same pixels", "below threshold"]
 
 
@@ -132,6 +133,8 @@ class ImageEvent(_WithEventId, frozen=True, kw_only=True, omit_defaults=True):
     threshold: Measure = 0  # that the block difference has reached; 0: any difference is an event
     mask_sha256: Sha256 | None = None  # of the mask's file
     received: Time | None = None  # when the changed image was received
+    kind: EventKind = "changed"  # a scene has changed if more than scene_change of the pixels has
+    scene_change: Share | None = None  # 0 to 1; none: every event is a change
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +152,7 @@ class Alert(_WithEventId, frozen=True, kw_only=True, omit_defaults=True):
     sha256: Sha256 | None = None  # of the alert
     previous_image_id: ImageId | None = None
     received: Time | None = None  # when the changed image was received
+    kind: EventKind = "changed"
 
 
 class Notification(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="to tell"):

@@ -131,6 +131,9 @@ def add_rule(parser: Parser) -> None:
     number = matching(r"[0-9]{1,10}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", "a number, as in 10")
     about = "the least block difference that is an event, in the image's own units; 0: any; "
     parser.add_setting("--threshold", "N", "0", number, about)
+    about = "an event of more than so many percent of the pixels is told as a changed scene; "
+    percent = matching(r"100|[0-9]{1,2}(\.[0-9]{1,20})?", "percent, from 0 to 100, as in 80")
+    parser.add_setting("--scene-change", "PERCENT", None, percent, about)
     about = "an image that isn't black where changes are to be ignored; "
     parser.add_setting("--mask", "FILE", None, about=about)
 
@@ -138,11 +141,12 @@ def add_rule(parser: Parser) -> None:
 def read_rule(parser: Parser, options: Namespace) -> Rule:
     """The rule that the options give; a mask that can't be used ends the program with 2."""
     threshold = float(options.threshold)
+    scene_change = None if options.scene_change is None else float(options.scene_change) / 100
     if not options.mask:
-        return Rule(threshold)
+        return Rule(threshold, scene_change=scene_change)
     try:
         content = read_picture(options.mask).content
-        return Rule(threshold, mask_of(decode(content)), digest(content))
+        return Rule(threshold, mask_of(decode(content)), digest(content), scene_change)
     except InvalidInput as reason:
         parser.error(f"--mask or PIPELINE_MASK: {reason}")
 

@@ -24,6 +24,7 @@ VARIABLES = {
     "--data": "PIPELINE_DATA",
     "--kafka-wait": "KAFKA_WAIT",
     "--threshold": "PIPELINE_THRESHOLD",
+    "--scene-change": "PIPELINE_SCENE_CHANGE",
     "--mask": "PIPELINE_MASK",
     "--recipients": "PIPELINE_RECIPIENTS",
 }

@@ -63,15 +63,24 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """A change is an event if its block difference reaches the threshold."""
+    """A change is an event if its block difference reaches the threshold.
+
+    An event is told as a changed scene if more than a share of the pixels has changed: a camera
+    that goes to infrared, or adjusts its exposure, changes nearly all of them at the same time.
+    """
 
     threshold: float = 0  # 0: any difference is an event
     mask: Image.Image | None = None  # 255 where differences are ignored
     mask_sha256: str | None = None  # of the mask's file
+    scene_change: float | None = None  # the share of the pixels, 0 to 1; None: no scene changes
 
     def is_event(self, change: Change) -> bool:
         """Whether this change is an image event."""
         return change.block_difference >= self.threshold
+
+    def is_scene_change(self, change: Change) -> bool:
+        """Whether this change is so large that it is none of something in the scene."""
+        return self.scene_change is not None and change.changed_share > self.scene_change
 
     def mask_warning(self, size: tuple[int, int]) -> str:
         """What to say if the mask has another size than the image; empty if it has the same."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC
 
+from pipeline.descriptions import SCENE_CHANGED, what_happened
 from pipeline.messages import ImageEvent, Notification
 
 MAX_LISTED = 20  # events in one message; the others are counted
@@ -13,12 +14,14 @@ def title(notifications: Sequence[Notification]) -> str:
     if len(notifications) > 1:
         return f"{len(notifications)} image events"
     event = notifications[0].event
-    return f"Image {event.image_id} differs from image {event.previous_image_id}"
+    happened = what_happened(event)
+    return happened[0].upper() + happened[1:]
 
 
 def event_line(event: ImageEvent) -> str:
     """An image event in one line."""
     facts = [
+        SCENE_CHANGED if event.kind == SCENE_CHANGED else "",
         f"{event.changed_share:.3g} of the pixels" if event.changed_share is not None else "",
         f"RMS {event.rms:.4g}" if event.rms is not None else "",
         f"{event.received.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if event.received else "",

@@ -48,6 +48,7 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
     sources: Annotated[list[Source], Meta(min_length=1)] | None = None
     least_changed_share: Share = 0
     least_rms: Measure = 0
+    scene_changes: bool = True  # whether to be told of events of the kind `scene changed`
     inside: Region | None = None  # must contain the changed box
     outside: Region | None = None  # must not touch the changed box
     quiet_hours: str = ""
@@ -90,9 +91,15 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
             return f"{share:.3g} of the pixels changed, which is under {self.least_changed_share:g}"
         if event.rms is not None and event.rms < self.least_rms:
             return f"RMS {event.rms:.4g} is under {self.least_rms:g}"
-        if box and self.inside and not _is_inside(box, self.inside):
+        if event.kind == "scene changed" and not self.scene_changes:
+            return "the scene changed, and scene_changes is false"
+        return self._rejected_box(box) if box else ""
+
+    def _rejected_box(self, box: Region) -> str:
+        """Why the recipient doesn't want an event with this changed box; empty if it does."""
+        if self.inside and not _is_inside(box, self.inside):
             return f"the changed box {list(box)} is not inside {list(self.inside)}"
-        if box and self.outside and _touches(box, self.outside):
+        if self.outside and _touches(box, self.outside):
             return f"the changed box {list(box)} is not outside {list(self.outside)}"
         return ""
 

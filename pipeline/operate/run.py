@@ -7,7 +7,7 @@
 --view     also runs the viewer, at http://localhost:8000 or another PORT; all stays until Ctrl-C,
            so that what you receive in another terminal is seen, too
 --copies   how many of each stage; those that find no partition to take wait in reserve
---threshold, --mask  are for image_analysis.py, whose --help says what they are
+--threshold, --scene-change, --mask  are for image_analysis.py; its --help says what they are
 --recipients         is for image_event_alert.py
 all others           are for image_receiving.py: --count 100, --sources 8, --from PATH, ...
 

@@ -79,7 +79,7 @@ def _decision(record: ConsumerRecord) -> str:
     decision: ImageEvent | ImageWithoutEvent
     if record.topic == IMAGE_EVENTS:
         decision = parse(record.value, ImageEvent)
-        parts = ["event"]
+        parts = ["event" if decision.kind == "changed" else f"event: {decision.kind}"]
     else:
         decision = parse(record.value, ImageWithoutEvent)
         parts = [f"no event: {decision.reason}"]
@@ -94,6 +94,8 @@ def _decision(record: ConsumerRecord) -> str:
     parts.append(
         f"threshold {decision.threshold:.10g}" if decision.threshold else "any difference counts"
     )
+    if isinstance(decision, ImageEvent) and decision.scene_change is not None:
+        parts.append(f"scene changes over {100 * decision.scene_change:.10g} %")
     if decision.mask_sha256:
         parts.append(f"mask {decision.mask_sha256}")
     return ", ".join(parts)

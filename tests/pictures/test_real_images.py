@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import InvalidInput
-from pipeline.messages import ImageEvent, ImageWithoutEvent, ReceivedImage, parse
+from pipeline.messages import Alert, ImageEvent, ImageWithoutEvent, ReceivedImage, parse
 from pipeline.pictures.seen_files import SeenFiles
 from pipeline.pictures.watch import DirectoryWatcher
 from pipeline.settings import Location
@@ -650,6 +650,46 @@ def test_the_audit_knows_the_threshold(pipeline: Pipeline, folder: Path) -> None
     command(pipeline, "audit")
 
 
+def test_dusk_is_told_as_a_changed_scene(pipeline: Pipeline, folder: Path) -> None:
+    """Infrared and exposure are events of the kind `scene changed`; a person is told as before.
+
+    Who wants no changed scenes is told of the person alone; the audit knows the kinds.
+    """
+    (pipeline.data / "recipients.toml").write_text(
+        '[guard]\nurl = "json://localhost:9/"\nscene_changes = false\ngive_up_after = 0\n'
+    )
+    rule = {"PIPELINE_THRESHOLD": "10", "PIPELINE_SCENE_CHANGE": "80"}
+    analysis = pipeline.start("image_analysis.py", **rule)
+    alert = pipeline.start("image_event_alert.py")
+    day, night = sky(3) + 60, sky(3)
+    person = sky(3) + 15
+    person[40:60, 10:20] += 60
+    series = [day, day, night, night, sky(3) + 15, person]
+    receive_series(pipeline, folder, [grey(counts) for counts in series])
+    analysis.says("00002  SCENE CHANGED: .* % of the pixels")
+    analysis.says("00005  CHANGED: ")
+    alert.says("00004  ALERT: scene changed: image 00004 differs from image 00003; see ")
+    alert.says("00005  ALERT: image 00005 differs from image 00004; see ")
+    events = [parse(one.value, ImageEvent) for one in pipeline.waits_for("image-events", 3)]
+    assert {one.image_id: one.kind for one in events} == {
+        "00002": "scene changed",
+        "00004": "scene changed",
+        "00005": "changed",
+    }
+    alerts = [parse(one.value, Alert) for one in pipeline.waits_for("alerts", 3)]
+    assert {one.image_id for one in alerts if one.kind == "scene changed"} == {"00002", "00004"}
+    description = (pipeline.data / events[0].path).read_text()
+    assert "\nKind: scene changed\n" in description
+    assert "\nScene changes: over 80 % of the pixels\n" in description
+    told = pipeline.run_here("image_event_alert.py", "--dry-run")
+    assert "00002  not guard: the scene changed, and scene_changes is false" in told.output
+    assert "00005  would tell guard" in told.output
+    why = pipeline.run_here("why", "00004")
+    assert "event: scene changed, compared with 00003" in why.output
+    assert "scene changes over 80 %" in why.output
+    assert pipeline.run_here("audit").status == 0
+
+
 def test_another_size_is_an_event_at_any_threshold(pipeline: Pipeline, folder: Path) -> None:
     """What only one of two images has differs by full scale."""
     analysis = pipeline.start("image_analysis.py", "--threshold", "255")
@@ -700,6 +740,8 @@ def test_what_a_mask_covers_is_ignored(pipeline: Pipeline, folder: Path, tmp_pat
         (["--threshold", "-1"], {}),
         (["--threshold", "nan"], {}),
         ([], {"PIPELINE_THRESHOLD": "much"}),
+        (["--scene-change", "101"], {}),
+        ([], {"PIPELINE_SCENE_CHANGE": "much"}),
         (["--mask", "nothing.png"], {}),
         ([], {"PIPELINE_MASK": "image_database"}),
         (["--mask", "rubbish.png"], {}),

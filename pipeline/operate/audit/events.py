@@ -150,7 +150,11 @@ class EventCheck:
                 self._findings.counts["other masks"] += 1
                 raise NotJudged
             mask = rule.mask if decision.mask_sha256 else None
-            rule = Rule(decision.threshold, mask, decision.mask_sha256)
+            # Of an image without an event, no message says which change would be a changed scene.
+            scene_change = (
+                decision.scene_change if isinstance(decision, ImageEvent) else rule.scene_change
+            )
+            rule = Rule(decision.threshold, mask, decision.mask_sha256, scene_change)
         received = image.message.received or moment(image.records[0].timestamp / 1000)
         try:
             before, after = (
