@@ -45,6 +45,8 @@ IMAGE = "pipeline_image"
 PATIENCE = 120
 SHOWN_LINES = 40  # of a program's output, in a failure
 CHROMIUM = shutil.which("chromium")
+# What the examples in other languages than Python are run by.
+HAS_LANGUAGES = all(map(shutil.which, ("java", "mvn", "go", "node", "npm", "kcat")))
 IS_ROOT = sys.platform == "linux" and os.getuid() == 0 and bool(shutil.which("ip"))
 
 
@@ -103,6 +105,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "browser: looks at pages; runs as the slow ones do, with a chromium"
     )
     config.addinivalue_line(
+        "markers", "languages: runs examples with java, mvn, go, node, npm and kcat, if installed"
+    )
+    config.addinivalue_line(
         "markers", "root: makes file systems and networks; runs as root on Linux"
     )
 
@@ -119,6 +124,11 @@ def pytest_report_header(config: pytest.Config) -> str:
         header += "; the slow tests and those of pages are left out, --all runs them"
     elif not CHROMIUM:
         header += "; the tests of pages are left out, an installed chromium runs them"
+    if config.option.all and not HAS_LANGUAGES:
+        header += (
+            "; the examples in other languages than Python are left out, "
+            "java, mvn, go, node, npm and kcat run them"
+        )
     if not IS_ROOT:
         header += "; the tests of full disks and cut networks are left out, root runs them"
     return header
@@ -129,6 +139,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         "slow": config.option.all,
         "docker": config.stash[BROKER] == "docker",
         "browser": bool(CHROMIUM) and config.option.all,
+        "languages": HAS_LANGUAGES,
         "root": IS_ROOT,
     }
     left_out = {marker for marker, is_possible in can.items() if not is_possible}

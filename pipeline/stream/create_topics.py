@@ -30,11 +30,18 @@ from pipeline.terminal import say
 PARTITIONS = 16
 CLEANUP = "cleanup.policy"
 LARGEST = "max.message.bytes"
-KEEP_ALL = {CLEANUP: "delete"}  # after the retention time, never only the newest of each key
+COMPRESSION = "compression.type"
+SETTINGS = {
+    CLEANUP: "delete",  # after the retention time, never only the newest of each key
+    # As it was published: a broker may be set to compress anew, by a codec that a plain client of
+    # other languages can't read.
+    COMPRESSION: "producer",
+}
+READABLE = {"producer", "gzip", "uncompressed"}  # of compression.type
 TOPICS: dict[str, dict[str, str]] = {
-    **{topic: KEEP_ALL for stage in STAGES for topic in (stage.publishes, *stage.also_publishes)},
+    **{topic: SETTINGS for stage in STAGES for topic in (stage.publishes, *stage.also_publishes)},
     # A record at Kafka's limit of 1 MiB must fit with the headers that we add.
-    DEAD_LETTERS: {**KEEP_ALL, LARGEST: str(2 * 2**20)},
+    DEAD_LETTERS: {**SETTINGS, LARGEST: str(2 * 2**20)},
 }
 
 
@@ -131,7 +138,7 @@ def _wait_for_partitions(admin: KafkaAdminClient, name: str) -> None:
 
 
 def _check_settings(admin: KafkaAdminClient) -> Iterator[str]:
-    """Correct settings of topics with which messages could be lost, and say so."""
+    """Correct settings of topics with which messages could be lost or unreadable, and say so."""
     topics = ConfigResourceType.TOPIC
     asked = [ConfigResource(topics, name, list(wanted)) for name, wanted in TOPICS.items()]
     settings = topic_configs(admin, asked)
@@ -161,4 +168,6 @@ def _check_settings(admin: KafkaAdminClient) -> Iterator[str]:
 
 def _fits(key: str, value: str, wanted: str) -> bool:
     """Whether a topic's setting will do."""
+    if key == COMPRESSION:
+        return value in READABLE
     return int(value) >= int(wanted) if key == LARGEST else value == wanted

@@ -15,9 +15,9 @@ from pipeline.stream.create_topics import PARTITIONS, TOPICS
 
 @pytest.fixture
 def careless(data: Path, tmp_path: Path) -> Iterator[Pipeline]:
-    """The pipeline on a Kafka that makes topics by itself, with four partitions."""
+    """The pipeline on a Kafka that makes topics by itself: four partitions, stored in zstd."""
     port = embedded_kafka.free_port()
-    properties = ["auto.create.topics.enable=true", "num.partitions=4"]
+    properties = ["auto.create.topics.enable=true", "num.partitions=4", "compression.type=zstd"]
     broker = embedded_kafka.start(tmp_path / "kafka", port, properties)
     pipeline = Pipeline(data, broker.bootstrap_servers)
     yield pipeline
@@ -54,8 +54,10 @@ def test_a_reader_that_comes_first(careless: Pipeline) -> None:
     until(lambda: partitions(careless) == dict.fromkeys(TOPICS, 4), "topics that Kafka made")
     analysis = careless.start("image_analysis.py")
     analysis.says("the topic dead-letters had 4 partitions; now 16")
+    analysis.says("the topic alerts had compression.type=zstd; now compression.type=producer")
     analysis.says(
-        r"the topic dead-letters had max.message.bytes=\d+; now max.message.bytes=2097152"
+        r"the topic dead-letters had compression.type=zstd, max.message.bytes=\d+; "
+        "now compression.type=producer, max.message.bytes=2097152"
     )
     assert partitions(careless) == dict.fromkeys(TOPICS, PARTITIONS)
     careless.put("images", b"x" * 1_040_000)
