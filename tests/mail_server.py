@@ -20,10 +20,13 @@ USER, PASSWORD = "night@shift", "p@ss/w%rd:#?&"
 class MailServer:
     """A real mail server on a free port; it asks for a password."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 2**25, *, is_limit_told: bool = True) -> None:
+        """It takes mails of so many bytes, and says so in its greeting or not."""
         self.does = "take"
         self.mails: list[EmailMessage] = []
         self.tries = 0
+        self.sizes: list[int] = []  # of all mails that came whole
+        self.limit = limit
         self._released = threading.Event()
         self.port = embedded_kafka.free_port()
         self._controller = Controller(
@@ -33,6 +36,7 @@ class MailServer:
             auth_required=True,
             auth_require_tls=False,
             authenticator=self._authenticate,
+            data_size_limit=limit if is_limit_told else 2**30,
         )
         self._controller.start()
 
@@ -49,6 +53,9 @@ class MailServer:
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 (aiosmtpd's)
         """Take a mail, or don't."""
         self.tries += 1
+        self.sizes.append(len(envelope.original_content or b""))
+        if self.sizes[-1] > self.limit and self.does == "take":
+            return "552 5.3.4 Error: message file too big"
         if self.does == "refuse":
             return "451 4.3.0 come back later"
         if self.does == "drop":
@@ -70,12 +77,15 @@ class MailServer:
 
 
 class WebServer:
-    """A real web server on a free port, for `json://`."""
+    """A real web server on a free port, for `json://` and `ntfy://`."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 2**30) -> None:
+        """It takes requests of so many bytes."""
         self.does = "take"
         self.got: list[dict[str, Any]] = []
         self.tries = 0
+        self.sizes: list[int] = []  # of all requests
+        self.queries: list[str] = []  # of those that were taken
         self._released = threading.Event()
         web = self
 
@@ -84,14 +94,24 @@ class WebServer:
                 web.tries += 1
                 if web.does == "stall":
                     web._released.wait()
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                web.sizes.append(int(self.headers["Content-Length"]))
+                if web.does == "hang up" and web.sizes[-1] > limit:
+                    return  # without having read the request, as proxies do
+                body = self.rfile.read(web.sizes[-1])
                 if web.does == "drop":
                     self.close_connection = True
                     return
-                if web.does == "take":
-                    web.got.append(msgspec.json.decode(body))
-                self.send_response(503 if web.does == "refuse" else 200)
+                is_too_large = len(body) > limit
+                if web.does in ("take", "hang up", "forbid") and not is_too_large:
+                    web.queries.append(self.path)
+                    if body.startswith(b"{"):
+                        web.got.append(msgspec.json.decode(body))
+                status = {"refuse": 503, "forbid": 403 if is_too_large else 200}.get(web.does, 200)
+                self.send_response(413 if is_too_large and status == 200 else status)
                 self.end_headers()
+                self.wfile.write(b"{}")
+
+            do_PUT = do_POST  # noqa: N815 (the standard library's)
 
             def log_message(self, *_: object) -> None:
                 pass

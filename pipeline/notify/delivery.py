@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Thread
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.messages import NOTIFICATIONS, Receipt
 from pipeline.notify.inbox import PendingEvent
 from pipeline.notify.message_text import some_ids
 from pipeline.notify.recipients import Recipient
-from pipeline.notify.sending import Abandoned, DeliveryFailed
+from pipeline.notify.sending import Abandoned, DeliveryFailed, Room
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.dead_letters import dead_letter
 from pipeline.stream.transactions import outgoing_message
@@ -25,6 +25,7 @@ from pipeline.terminal import say
 
 STAGE = "image_event_alert"
 SEND_SECONDS = 30  # to wait for the answer to an attempt
+Send = Callable[..., str]  # makes an attempt, and returns what is to be said of the pictures
 MAX_EVENTS = 5000  # in one receipt, which so stays under Kafka's 1 MiB
 
 
@@ -41,7 +42,7 @@ class Delivery:
     outcome: str = ""  # a line for people, once the message is sent or given up
     failure: InvalidInput | None = None  # why it was given up
     thread: Thread = field(init=False)
-    _answer: Future[None] | None = None  # of the attempt that is being made
+    _answer: Future[str] | None = None  # of the attempt that is being made
 
     def __post_init__(self) -> None:
         self.unsettled = {offset for event in self.events for offset in event.records}
@@ -51,10 +52,12 @@ class Delivery:
         now = datetime.now(UTC)
         return self.recipient.due(self.events[0].since, self.last_sent, now) <= now
 
-    def run(self, send: Callable[[], None], stop: StopSignal) -> None:
+    def run(self, send: Send, stop: StopSignal) -> None:
         """Try to send the message, with growing pauses, until there is an outcome.
 
         `send` makes one attempt. After `Abandoned` there is no outcome, and the events wait on.
+        Before the message is given up, it is tried without pictures, which may be what the channel
+        doesn't take.
         """
         ids = some_ids([event.notification.event.event_id for event in self.events])
         started = max(event.due_since or 0 for event in self.events)
@@ -76,8 +79,14 @@ class Delivery:
             reraise=True,
         )
         try:
-            attempts(self._attempt, send)
-            self.outcome = f"{ids}  told {self.name}"
+            try:
+                remark = attempts(self._attempt, send)
+            except DeliveryFailed as error:
+                if self._answer or not self.recipient.attach:
+                    raise
+                room = Room(0, f"the message could not be sent with them: {error}")
+                remark = self._attempt(partial(send, room=room))
+            self.outcome = f"{ids}  told {self.name}{remark and '; '}{remark}"
         except Abandoned:
             self.unsettled.clear()
         except DeliveryFailed as error:
@@ -85,7 +94,7 @@ class Delivery:
             self.failure = InvalidInput(f"{self.name} could not be told in {seconds}: {error}")
             self.outcome = f"{ids}  given up, and set aside: {self.failure}"
 
-    def _attempt(self, send: Callable[[], None]) -> None:
+    def _attempt(self, send: Send) -> str:
         """Begin an attempt and wait for its answer. Raises `DeliveryFailed` or `Abandoned`."""
         # An attempt without an answer may succeed later: waiting on is better than sending twice.
         if not self._answer:
@@ -97,7 +106,7 @@ class Delivery:
             raise DeliveryFailed(f"no answer in {SEND_SECONDS} s")
         answer, self._answer = self._answer, None
         try:
-            answer.result()
+            return answer.result()
         except (Abandoned, DeliveryFailed):
             raise
         except Exception as error:  # Apprise has a hundred channels, which raise what they like

@@ -3,22 +3,34 @@
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from pipeline.errors import InvalidInput, TransientError
-from pipeline.messages import ImageEvent, Notification
+from pipeline.messages import Notification
 from pipeline.notify.message_text import event_line, event_list, largest_change, title
+from pipeline.notify.pictures import Pictures, encoded_size
 from pipeline.notify.recipients import Recipient
 from pipeline.settings import Location
 from pipeline.store.database import Database
-from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
+from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
 from pipeline.terminal import printable
 
-MAX_ATTACHED = 20 * 2**20  # bytes of all pictures of a message
+MAX_PICTURES = 25_000_000  # bytes of all pictures in a message, which most mail servers take
 MAX_TEXT = 4000  # characters of an alert
+# An answer of a mail server, as Python's smtplib shows it: (552, b'5.3.4 too large', ...).
+MAIL_ANSWER = re.compile(r"""\((\d{3}), b(['"])(.*?)\2[,)]""")
+# How channels say that a message is too large, and how a connection ends that a server closes
+# because of it.
+TOO_LARGE = re.compile(
+    r"answered 552|error=413|too (large|big|long)|exceed|size limit|maximum .*size"
+    r"|broken pipe|reset by peer|connection aborted|unexpectedly closed|without response",
+    re.IGNORECASE,
+)
 
 
 class DeliveryFailed(Exception):
@@ -29,6 +41,14 @@ class Abandoned(Exception):
     """The message must not be sent by this copy, or not now."""
 
 
+@dataclass(frozen=True)
+class Room:
+    """How much room a channel has for pictures, as far as it is known."""
+
+    size: int = MAX_PICTURES  # bytes
+    reason: str = f"messages with more than {MAX_PICTURES // 10**6} MB are seldom taken"
+
+
 class Sender:
     """Sends messages, with what the mock databases know of their events."""
 
@@ -37,6 +57,8 @@ class Sender:
             name: Database(data, name)
             for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS)
         }
+        # What was learned of each channel, by its URL: the next message to it begins there.
+        self._rooms: dict[str, Room] = {}
         # Without a handler, Python would print what libraries log, with addresses in it.
         logging.getLogger().addHandler(logging.NullHandler())
         # Apprise logs only at this level why it could not connect.
@@ -48,22 +70,65 @@ class Sender:
         notifications: Sequence[Notification],
         may_send: Callable[[], bool],
         wait: Callable[[float], None],
-    ) -> None:
-        """Send one message about these events.
+        room: Room | None = None,
+    ) -> str:
+        """Send one message about these events; returns what is to be said of its pictures.
 
-        `may_send` is asked at the last moment; if it says no, `Abandoned` is raised. Raises
-        `DeliveryFailed` if the recipient can't be reached, and whatever Apprise's channels raise.
+        Pictures for which the channel has no room are made smaller, then left out: its `room` is
+        half of what it has refused. The text is sent in any case, and only once. `may_send` is
+        asked at the last moment; if it says no, `Abandoned` is raised. Raises `DeliveryFailed` if
+        the recipient can't be reached, and whatever Apprise's channels raise.
         """
+        text, pictures = self._body(notifications), None
+        if recipient.attach and recipient.channel.attachment_support:
+            pictures = Pictures(largest_change(notifications), self._databases)
+        room = room or self._rooms.get(recipient.url, Room())
+        while True:
+            attached = pictures.fitting(room.size) if pictures else {}
+            lines = [text, *(pictures.missing if pictures else ())]
+            remark = pictures.change_to(attached) if pictures else ""
+            if remark:
+                remark += f", since {room.reason}"
+                lines.append(f"{remark[0].upper()}{remark[1:]}.")
+            failure, is_taken = self._send_once(
+                recipient,
+                title(notifications),
+                "\n".join(lines),
+                attached,
+                may_send=may_send,
+                wait=wait,
+            )
+            if not failure:
+                self._rooms[recipient.url] = room
+                return remark
+            size = encoded_size(attached)
+            smaller = Room(size // 2, f"{size / 10**6:.1f} MB of them were refused: {failure}")
+            if is_taken:  # the channel sends the pictures after the text
+                self._rooms[recipient.url] = smaller
+                return f"pictures are missing, since {failure}"
+            if not attached or not TOO_LARGE.search(failure):
+                raise DeliveryFailed(failure)
+            room = smaller
+
+    def _send_once(
+        self,
+        recipient: Recipient,
+        subject: str,
+        body: str,
+        pictures: Mapping[str, bytes],
+        *,
+        may_send: Callable[[], bool],
+        wait: Callable[[float], None],
+    ) -> tuple[str, bool]:
+        """Why sending failed, and whether the channel took the text; empty if all is sent."""
         # The import takes a while, which only those with recipients shall wait for.
         import apprise  # noqa: PLC0415
 
         channel = recipient.channel
         with tempfile.TemporaryDirectory(prefix="image-pipeline-") as directory:
-            lines: list[str] = []
-            files: list[Path] = []
-            if recipient.attach and channel.attachment_support:
-                lines, files = self._pictures(largest_change(notifications), Path(directory))
-            body = "\n".join([self._body(notifications), *lines])
+            files = [Path(directory, name) for name in pictures]
+            for file, content in zip(files, pictures.values(), strict=True):
+                file.write_bytes(content)
             sender = apprise.Apprise(asset=channel.asset)
             sender.add(channel)
             # Apprise would pause between two messages of a channel only after `may_send` is asked,
@@ -73,24 +138,18 @@ class Sender:
             if not may_send():
                 raise Abandoned
             result = sender.notify(
-                title=title(notifications),
+                title=subject,
                 body=body,
                 body_format=apprise.NotifyFormat.TEXT,
                 attach=[f"file://{quote(str(file))}" for file in files] or None,
                 log_level=logging.DEBUG,
             )
         if result:
-            return
+            return "", True
         logged = [entry for entry in result.logs() if not entry.message.startswith("Response")]
-        reasons = [x.message for x in logged if x.level in ("WARNING", "ERROR", "CRITICAL")]
-        # The library requests wraps the cause in other errors; the cause comes last.
-        causes = [
-            entry.message.rpartition(": ")[2].removesuffix('"))')
-            for entry in logged
-            if entry.message.startswith("Socket Exception: ")
-        ]
-        reason = recipient.redacted(": ".join(reasons[-1:] + causes[-1:]))
-        raise DeliveryFailed(reason or "it failed")
+        # Apprise's channels say so of each part of a message that they have sent.
+        is_taken = any(x.level == "INFO" and x.message.startswith("Sent ") for x in logged)
+        return _failure(recipient, logged), is_taken and bool(pictures)
 
     def _body(self, notifications: Sequence[Notification]) -> str:
         """The text of the message: the alert's own, or a list if there are several events."""
@@ -105,34 +164,17 @@ class Sender:
         lines = alert.decode(errors="replace")[:MAX_TEXT].splitlines()
         return "\n".join(map(printable, lines))
 
-    def _pictures(self, event: ImageEvent, directory: Path) -> tuple[list[str], list[Path]]:
-        """The event's pictures as files, and a line for each that can't be attached."""
-        lines: list[str] = []
-        files: list[Path] = []
-        size = 0
-        # The event of another program may lack the paths of the images, which have these names.
-        image = event.image_path or f"{IMAGE_DATABASE}/{event.image_id}.jpg"
-        previous = event.previous_image_path or f"{IMAGE_DATABASE}/{event.previous_image_id}.jpg"
-        for database, path, sha256 in (
-            (IMAGE_DATABASE, image, None),
-            (IMAGE_DATABASE, previous, None),
-            (IMAGE_EVENT_DATABASE, event.difference_path, event.difference_sha256),
-        ):
-            if path is None:
-                continue
-            try:
-                content = self._databases[database].files.read(path)
-                if sha256 not in (None, digest(content)):
-                    raise InvalidInput(f"{path} has other bytes than when it was stored")
-                if size + len(content) > MAX_ATTACHED:
-                    raise InvalidInput(f"{path} is too large, {len(content)} bytes")
-                # The name becomes part of a header, and not every channel quotes it.
-                file = directory / re.sub(r"[^\w.-]", "_", Path(path).name, flags=re.ASCII)
-                file.write_bytes(content)
-            except (InvalidInput, TransientError, OSError) as reason:
-                lines.append(f"Not attached: {printable(str(reason))}")
-                continue
-            if file not in files:
-                files.append(file)
-                size += len(content)
-        return lines, files
+
+def _failure(recipient: Recipient, logged: Sequence[Any]) -> str:
+    """Why a channel failed, from what it has logged, without any part of the recipient's URL."""
+    for entry in logged:
+        if answer := MAIL_ANSWER.search(entry.message):
+            return f"the mail server answered {answer[1]} {recipient.redacted(answer[3])}"
+    reasons = [x.message for x in logged if x.level in ("WARNING", "ERROR", "CRITICAL")]
+    # The library requests wraps the cause in other errors; the cause comes last.
+    causes = [
+        entry.message.rpartition(": ")[2].removesuffix('"))')
+        for entry in logged
+        if entry.message.startswith("Socket Exception: ")
+    ]
+    return recipient.redacted(": ".join(reasons[-1:] + causes[-1:])) or "it failed"
