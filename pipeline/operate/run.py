@@ -126,12 +126,13 @@ def run(
             say("run_pipeline: stopping; the next run goes on from here")
             return stop.status
         wait_for_notifications(records.topics, recipients, stop)
+        records.read_to_end()  # a notification that was given up meanwhile is a dead letter
         if not options.view:
             end_all(programs)
         table, is_successful = records.summary()
         say(f"\n{table}\n")
         if not is_successful:
-            say("run_pipeline: not every image went all the way; the lines above say which and why")
+            say("run_pipeline: not everything went all the way; the lines above say what and why")
         if options.view:
             say(f"run_pipeline: the viewer is at http://localhost:{options.view}; Ctrl-C ends all")
         while options.view and not stop:

@@ -55,6 +55,11 @@ class RunRecords:
         except CorruptRecordError:
             self.topics.skip(self._consumer)
 
+    def read_to_end(self) -> None:
+        """Read until all is read that the stages have published, or the program is to stop."""
+        while not self._kafka.stop and not self.is_complete():
+            self.read()
+
     def is_complete(self) -> bool:
         """Whether the stages have processed all messages, and all that they published is read."""
         # A topic's messages are all processed before the next topic is looked at: then whatever

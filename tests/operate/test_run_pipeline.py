@@ -175,6 +175,18 @@ def test_an_image_that_is_set_aside_is_a_failure(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.slow
+def test_a_notification_that_is_given_up_is_a_failure(pipeline: Pipeline) -> None:
+    """It is set aside after all images went all the way, and yet it is in the table."""
+    table_of_night = f'[night]\nurl = "json://localhost:{free_port()}/"\ngive_up_after = 1\n'
+    (pipeline.data / "recipients.toml").write_text(table_of_night)
+    program = pipeline.start(str(HERE / "run_pipeline.sh"), "--count", "4")
+    assert program.ends() == 1, program
+    assert table(program)["alerts"] == "1"
+    assert table(program)["dead letters"] == "1"
+    assert program.lines[-1].startswith("run_pipeline: not everything went all the way;")
+
+
+@pytest.mark.slow
 def test_nobody_reads_any_more(alone: Pipeline) -> None:
     """In a pipe that is closed, the run ends, and its programs don't wait for ever to print."""
     command = f"{HERE / 'run_pipeline.sh'} --count 2000 | head -3"
