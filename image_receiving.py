@@ -14,6 +14,7 @@ in hand (`pipeline/stop_signal.py`).
 
     python image_receiving.py [--count N] [--source NAME]... [--sources N] [--interval SECONDS]
     python image_receiving.py --from PATH... [--watch] [--accept-damaged] [--source NAME] ...
+    python image_receiving.py --from PATH... --source-from PATTERN ...
 """
 
 from collections import Counter
@@ -39,13 +40,14 @@ from pipeline.stream.membership import MAX_BATCH
 from pipeline.stream.outbox import Outbox, receiver_name
 from pipeline.terminal import printable, say
 
-BATCH_BYTES = 32 * 2**20  # of images in a batch, about; two batches are in memory
+BATCH_BYTES = 32 * 2**20  # of images in the batches of all sources; each has two in memory
+FOUND_SOURCES = 8  # for which there is room, where the names of files make the sources
 
 
 def main() -> None:
     """Receive as many images as asked for, from all sources at the same time."""
     options, settings = receiving_options()
-    kafka = Kafka(settings, StopSignal(status=0 if options.watch else 1))
+    kafka = Kafka(settings, StopSignal(status=0 if options.watched else 1))
     databases = {source: open_database(source, settings) for source in options.sources}
     say(f"image_receiving: Kafka at {settings.bootstrap_servers}")
     origin = printable(", ".join(options.paths)) or ORIGINAL
@@ -56,13 +58,15 @@ def main() -> None:
         check_original(settings, databases)
 
     def receive_from(source: str) -> Counter[str]:
-        return receive(source, databases[source], kafka, options)
+        # A source that a file's name has made was not there when the others were opened.
+        images = databases.get(source) or open_database(source, settings)
+        return receive(source, images, kafka, options)
 
-    counts = run_concurrently(receive_from, options.sources, kafka.stop)
-    total = sum(counts, Counter[str]())
-    expected = options.expected_count(total["set aside"])
+    counts = run_concurrently(receive_from, options.sources_to_receive(kafka.stop), kafka.stop)
+    total = sum(counts.values(), Counter[str]())
+    expected = options.expected_count({name: count["set aside"] for name, count in counts.items()})
     missing = expected - total["received"]
-    if missing > 0 and not options.watch:
+    if missing > 0:
         raise FatalError(f"image_receiving: stopped; {missing} of {expected} images are missing")
     set_aside = f"; {total['set aside']} set aside" if options.paths else ""
     say(f"image_receiving: received {total['received']} images{set_aside}")
@@ -83,18 +87,20 @@ def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptio
     outbox.seen.forget_from(number)
 
     pictures: Iterator[Picture | None]
-    if options.watch:
+    if options.watched:
         watcher = DirectoryWatcher(
-            *(options.paths[0], outbox.seen, outbox.set_aside, kafka.stop), options.accept_damaged
+            *(options.watched, source, outbox.seen, outbox.set_aside, kafka.stop),
+            accept_damaged=options.accept_damaged,
         )
         pictures = watcher.pictures()
     elif options.paths:
-        pictures = pictures_of(options.files, outbox.set_aside, options.accept_damaged)
+        pictures = pictures_of(options.files[source], outbox.set_aside, options.accept_damaged)
     else:
         pictures = mock_pictures(number, images, last_path, kafka.settings)
     pictures = paced(pictures, options.count, options.interval, kafka.stop)
 
-    for batch in batches(pictures, MAX_BATCH, BATCH_BYTES // len(options.sources)):  # 1. Take
+    batch_bytes = BATCH_BYTES // (len(options.sources) or FOUND_SOURCES)
+    for batch in batches(pictures, MAX_BATCH, batch_bytes):  # 1. Take
         # 2. Decide
         messages = [image_message(picture, source, n) for n, picture in enumerate(batch, number)]
 

@@ -2,8 +2,8 @@
 
 import argparse
 import os
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,12 @@ from pipeline.comparison.measure import Rule, mask_of
 from pipeline.errors import InvalidInput
 from pipeline.messages import SOURCE
 from pipeline.notify.recipients import Recipient, read_recipients
-from pipeline.pictures.files import files_of, read_picture
+from pipeline.pictures.files import read_picture
+from pipeline.pictures.listing import WatchedDirectory, inodes
+from pipeline.pictures.named_files import files_by_source, files_of
+from pipeline.pictures.source_names import SourcePattern
 from pipeline.settings import REPOSITORY, Location, Parser, Settings, matching
+from pipeline.stop_signal import StopSignal
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
 
 
@@ -21,26 +25,86 @@ from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT
 class ReceivingOptions:
     """What `image_receiving.py` is asked to receive."""
 
-    sources: list[str]
+    sources: list[str]  # none if the names of watched files have them
     count: int  # images of each source
     interval: float  # seconds between two images of a source
     paths: list[str]  # files and directories; none: the mock camera
-    files: list[str]  # all the files that the paths name, unless a directory is watched
+    files: dict[str, list[str]]  # by source: all files of the paths, unless a directory is watched
     ignored: list[str]  # lines about what else is in the directories
-    watch: bool
+    watched: WatchedDirectory | None
     accept_damaged: bool  # takes files whose damage decoding doesn't mind
 
-    def expected_count(self, set_aside: int) -> int:
-        """How many images there must be at the end, if so many files were set aside."""
-        if self.paths:
-            return min(self.count, len(self.files) - set_aside)
-        return self.count * len(self.sources)
+    def sources_to_receive(self, stop: StopSignal) -> Iterable[str]:
+        """The sources; those that the names of watched files have come when a first file does."""
+        return self.sources if self.sources or not self.watched else self.watched.sources(stop)
+
+    def expected_count(self, set_aside: Mapping[str, int]) -> int:
+        """How many images there must be at the end, if so many files were set aside, by source."""
+        if self.watched:
+            return 0
+        if not self.paths:
+            return self.count * len(self.sources)
+        return sum(
+            min(self.count, len(files) - set_aside.get(source, 0))
+            for source, files in self.files.items()
+        )
 
 
 def receiving_options(
     arguments: list[str] | None = None,
 ) -> tuple[ReceivingOptions, Settings]:
     """The options and settings; ends the program with 2 if one makes no sense."""
+    parser = _receiving_parser()
+    given = parser.parse_args(arguments)
+    if given.source and given.sources:
+        parser.error("--source and --sources: give one of the two")
+    if given.watch and [Path(path).is_dir() for path in given.paths] != [True]:
+        parser.error("--watch: give one directory with --from")
+    numbered = [f"cam{number}" for number in range(1, int(given.sources or 0) + 1)]
+    named = list(dict.fromkeys(given.source or [""]))
+    pattern: SourcePattern | None = given.source_from
+    if pattern and (given.source or given.sources or not given.paths):
+        parser.error("--source-from: give it with --from, and without --source and --sources")
+    if given.paths and len(numbered or named) > 1:
+        parser.error("--from: one source at a time; --source-from makes several of the names")
+    settings = parser.settings(given)
+    ours = [
+        str(settings.data.directory / name)
+        for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS)
+        if settings.data.directory
+    ]
+    names: list[str] = [] if pattern else numbered or named
+    files: dict[str, list[str]] = {}
+    ignored: list[str] = []
+    watched = None
+    if given.watch:
+        (path,) = given.paths
+        if is_below(path, ours):
+            parser.error(f"--watch: {path!r} is the pipeline's own; watch another")
+        watched = WatchedDirectory(path, pattern, "".join(names), ours)
+    elif given.paths:
+        try:
+            if pattern:
+                files, ignored = files_by_source(given.paths, pattern, inodes(ours))
+                names = list(files)
+            else:
+                files[names[0]], ignored = files_of(given.paths)
+        except InvalidInput as reason:
+            parser.error(f"--from: {reason}")
+    options = ReceivingOptions(
+        sources=names,
+        count=int(given.count or (10**9 if given.paths else 11)),
+        interval=float(given.interval),
+        paths=given.paths,
+        files=files,
+        ignored=ignored,
+        watched=watched,
+        accept_damaged=given.accept_damaged,
+    )
+    return options, settings
+
+
+def _receiving_parser() -> Parser:
     parser = Parser("Receive images, from files or made from the original: store, publish them.")
     count = matching("0*[1-9][0-9]{0,8}", "a whole number from 1 to 999999999")
     source = matching(f"({SOURCE})?", "1 to 64 of a-z, 0-9 and _")
@@ -54,47 +118,41 @@ def receiving_options(
     parser.add_argument("--sources", metavar="N", type=sources, help=about)
     about = "between two images of a source; default: 0, as fast as it goes"
     parser.add_argument("--interval", metavar="SECONDS", type=seconds, default="0", help=about)
-    about = "files, and directories of them, in the order of their names: JPEG, PNG, TIFF, FITS"
+    about = (
+        "files, and directories of them, in the order of their names, in which frame2 is before "
+        "frame10: JPEG, PNG, TIFF, FITS, GIF, BMP, WebP"
+    )
     parser.add_argument(
         "--from", metavar="PATH", dest="paths", nargs="+", action="extend", default=[], help=about
     )
-    about = "take what comes to this directory, too, until Ctrl-C; remembers what it has taken"
+    about = (
+        "which source a file's name belongs to, as in '{source}_*' for front_1.jpg and back_1.jpg, "
+        "or '{source}/*' for a directory of each"
+    )
+    parser.add_argument("--source-from", metavar="PATTERN", type=source_pattern, help=about)
+    about = (
+        "take what comes to this directory, too, and to those in it, until Ctrl-C; remembers what "
+        "it has taken"
+    )
     parser.add_argument("--watch", action="store_true", help=about)
     about = "take damaged pictures, too, if they can be decoded at all; else they are set aside"
     parser.add_argument("--accept-damaged", action="store_true", help=about)
-    given = parser.parse_args(arguments)
-    if given.source and given.sources:
-        parser.error("--source and --sources: give one of the two")
-    if given.watch and [Path(path).is_dir() for path in given.paths] != [True]:
-        parser.error("--watch: give one directory with --from")
-    numbered = [f"cam{number}" for number in range(1, int(given.sources or 0) + 1)]
-    named = list(dict.fromkeys(given.source or [""]))
-    if given.paths and len(numbered or named) > 1:
-        parser.error("--from: one source at a time")
-    files: list[str] = []
-    ignored: list[str] = []
-    if given.paths and not given.watch:
-        try:
-            files, ignored = files_of(given.paths)
-        except InvalidInput as reason:
-            parser.error(f"--from: {reason}")
-    settings = parser.settings(given)
-    if given.watch and settings.data.directory:
-        for name in (IMAGE_DATABASE, IMAGE_EVENT_DATABASE, IMAGE_EVENT_ALERTS):
-            ours = settings.data.directory / name
-            if ours.exists() and ours.samefile(*given.paths):
-                parser.error(f"--watch: {given.paths[0]!r} is the pipeline's own; watch another")
-    options = ReceivingOptions(
-        sources=numbered or named,
-        count=int(given.count or (10**9 if given.paths else 11)),
-        interval=float(given.interval),
-        paths=given.paths,
-        files=files,
-        ignored=ignored,
-        watch=given.watch,
-        accept_damaged=given.accept_damaged,
-    )
-    return options, settings
+    return parser
+
+
+def source_pattern(text: str) -> SourcePattern:
+    """The type of the option that says where the source stands in the names of files."""
+    try:
+        return SourcePattern(text)
+    except InvalidInput as reason:
+        raise ArgumentTypeError(str(reason)) from reason
+
+
+def is_below(path: str, directories: Iterable[str]) -> bool:
+    """Whether the directory is one of these, or in or below one of these."""
+    ours = set(inodes(directories))
+    above = [str(parent) for parent in (Path(path).resolve(), *Path(path).resolve().parents)]
+    return not ours.isdisjoint(inodes(above))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pipeline.messages import Path
 from pipeline.pictures.picture import Picture
 from pipeline.retrying import retrying
 from pipeline.store.local_files import read_whole, reason_of
-from pipeline.store.names import EXTENSIONS, digest
+from pipeline.store.names import EXTENSIONS
 from pipeline.terminal import printable
 
 USUAL_EXTENSIONS = {"TIFF": "tif", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
@@ -34,40 +34,6 @@ class SetAside(Protocol):
 
     def __call__(self, path: str, reason: InvalidInput, fingerprint: str = "") -> None:
         """Set aside the file at the path; only a watched file needs its fingerprint remembered."""
-
-
-def files_of(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files among the paths, and the pictures in the directories, sorted by name.
-
-    The second list has a line for people about whatever else is in the directories. Raises
-    `InvalidInput` if there is no picture at all.
-    """
-    files: list[str] = []
-    left_alone: list[str] = []
-    for path in paths:
-        if not os.path.isdir(path):
-            if not os.path.lexists(path):
-                raise InvalidInput(f"{path!r} is no file or directory")
-            files.append(path)
-            continue
-        try:
-            names = sorted(os.listdir(path))
-        except OSError as error:
-            raise InvalidInput(f"{path!r} can't be listed: {reason_of(error)}") from error
-        inside = [os.path.join(path, name) for name in names]
-        directories = {entry for entry in inside if os.path.isdir(entry)}
-        pictures = [entry for entry in inside if has_image_name(entry) and entry not in directories]
-        left_alone += [
-            f"{printable(entry)}: a directory; name it to take its pictures, too"
-            for entry in sorted(directories)
-        ]
-        others = len(inside) - len(directories) - len(pictures)
-        if others:
-            left_alone.append(f"{printable(path)}: {others} hidden or without an image's extension")
-        files += pictures
-    if not files:
-        raise InvalidInput(f"there is no picture in {', '.join(map(repr, paths))}")
-    return files, [f"left alone  {line}" for line in left_alone]
 
 
 def pictures_of(
@@ -83,22 +49,33 @@ def pictures_of(
             yield picture
 
 
-@retrying
 def read_picture(path: str, accept_damaged: bool = False) -> Picture:
     """Read a file's picture. Raises `InvalidInput` if the file has no whole picture.
 
     Only receiving looks for damage that can be decoded: an image that was received is analysed.
     """
+    return picture_of(path, read_file(path)[0], accept_damaged)
+
+
+@retrying
+def read_file(path: str) -> tuple[bytes, os.stat_result]:
+    """A file's bytes, and its status while it was read. Raises `InvalidInput` if it has none."""
     name = os.path.basename(path)
     try:
         # Asked before the file is opened: merely opening some devices has an effect.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise InvalidInput(f"{name} is no regular file")
-        content, status = read_whole(path, name)
+        return read_whole(path, name)
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in SHORTAGES:
             raise TransientError(f"cannot read {path!r}: {reason_of(error)}") from error
         raise InvalidInput(f"{name} can't be read: {reason_of(error)}") from error
+
+
+@retrying
+def picture_of(path: str, content: bytes, accept_damaged: bool = False) -> Picture:
+    """The picture of a file with these bytes. Raises `InvalidInput` if it has no whole picture."""
+    name = os.path.basename(path)
     decode(content, name)
     if not accept_damaged and (damage := damage_of(content)):
         raise InvalidInput(f"{name} is a damaged image: {damage}; --accept-damaged takes it")
@@ -109,22 +86,13 @@ def read_picture(path: str, accept_damaged: bool = False) -> Picture:
     with suppress(msgspec.ValidationError, UnicodeEncodeError):  # a name can be any bytes
         original_name = msgspec.convert(name.encode().decode(), Path)
     remark = f": {printable(original_name or 'a file whose name is no text')}"
-    return Picture(content, extension, original_name, fingerprint(path, status), remark)
+    return Picture(content, extension, original_name, remark=remark)
 
 
 def has_image_name(path: str) -> bool:
     """Whether the name says that the file is a picture and not hidden."""
     name = os.path.basename(path)
     return not name.startswith(".") and _extension(name) in EXTENSIONS
-
-
-def fingerprint(path: str, status: os.stat_result) -> str:
-    """What recognizes a file until somebody changes it: its path, its time and its size.
-
-    The inode's number is left out, since another mount of the same disk may number them otherwise.
-    """
-    about = f"{os.path.abspath(path)}\0{status.st_mtime_ns}\0{status.st_size}"
-    return digest(os.fsencode(about))[:16]
 
 
 def _extension(name: str) -> str:

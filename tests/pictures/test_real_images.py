@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import Alert, ImageEvent, ImageWithoutEvent, ReceivedImage, parse
+from pipeline.pictures.listing import WatchedDirectory
 from pipeline.pictures.seen_files import SeenFiles
 from pipeline.pictures.watch import DirectoryWatcher
 from pipeline.settings import Location
@@ -253,6 +254,13 @@ def test_damage_that_decoding_does_not_mind(pipeline: Pipeline, folder: Path) ->
         ["--from", "empty"],
         ["--from", ""],
         ["--from"],
+        ["--watch", "--from", "image_event_alerts/below"],
+        ["--source-from", "{source}_*"],
+        ["--source-from", "cam_*", "--from", "a.png"],
+        ["--source-from", "{source}*", "--from", "a.png"],
+        ["--source-from", "{source}_{source}_*", "--from", "a.png"],
+        ["--source-from", "{source}_*", "--from", "a.png"],
+        ["--source-from", "{source}.png", "--from", "a.png", "--source", "a"],
         ["--from", "a.png", "--sources", "2"],
         ["--from", "a.png", "--source", "a", "--source", "b"],
     ],
@@ -262,6 +270,7 @@ def test_files_that_make_no_sense(lone: Pipeline, arguments: list[str]) -> None:
     picture(lone.data / "a.png")
     (lone.data / "empty").mkdir()
     (lone.data / "empty" / "notes.txt").touch()
+    (lone.data / "image_event_alerts" / "below").mkdir()
     line = lone.usage_error("image_receiving.py", *arguments)
     assert arguments[0] in line or "--from" in line
     assert lone.files("image_database") == []
@@ -308,6 +317,60 @@ def test_without_astropy(pipeline: Pipeline, folder: Path, tmp_path: Path) -> No
     analysis.says("00003  CHANGED")
 
 
+def two_cameras(folder: Path, numbers: range, name: str = "{camera}_{number}.png") -> None:
+    """Pictures of two cameras in a directory, each of which always sees the same."""
+    for number in numbers:
+        for value, camera in enumerate(("Front-Door", "back")):
+            path = folder / name.format(camera=camera, number=number)
+            path.parent.mkdir(exist_ok=True)
+            picture(path, value + 1)
+            os.utime(path, (1_000_000 + 10 * number + value, 1_000_000 + 10 * number + value))
+
+
+def test_two_cameras_in_a_directory(pipeline: Pipeline, folder: Path) -> None:
+    """Their names make two sources, each in the natural order of its names, and no event."""
+    two_cameras(folder, range(8, 12))
+    picture(folder / "map.png", 7)
+    analysis = pipeline.start("image_analysis.py")
+    receiving = pipeline.receive("--from", str(folder), "--source-from", "{source}_*")
+    assert receiving.lines[-1] == "image_receiving: received 8 images; 0 set aside"
+    receiving.says("left alone  .*map.png: its name doesn't fit '{source}_\\*'")
+    receiving.says("the source of 'Front-Door' in the files' names is front_door")
+    names = {one.image_id: one.original_name for one in messages(pipeline)}
+    assert names == {
+        f"{source}-{place:05d}": f"{camera}_{number}.png"
+        for source, camera in (("front_door", "Front-Door"), ("back", "back"))
+        for place, number in enumerate(range(8, 12))
+    }
+    analysis.says("front_door-00003  unchanged")
+    analysis.says("back-00003  unchanged")
+    assert pipeline.records("image-events") == []
+
+
+def test_watched_cameras_that_come(pipeline: Pipeline, folder: Path) -> None:
+    """Sources are made as their first files appear, also after a kill and a restart."""
+    pattern = ("--source-from", "{source}/*")
+    two_cameras(folder, range(2), "{camera}/{number}.png")
+    receiving = watch(pipeline, folder, *pattern)
+    receiving.says("front_door-00001  received: 1.png")
+    receiving.says("back-00001  received: 1.png")
+    (folder / "north" / "2026-11-27").mkdir(parents=True)
+    picture(folder / "north" / "2026-11-27" / "0.png", 5)
+    receiving.says("north-00000  received: 0.png")
+    receiving.process.kill()
+    receiving.ends()
+    two_cameras(folder, range(2, 3), "{camera}/{number}.png")
+    receiving = watch(pipeline, folder, *pattern)
+    receiving.says("front_door-00002  received: 2.png")
+    receiving.says("back-00002  received: 2.png")
+    picture(folder / "north" / "1.png", 6)
+    receiving.says("north-00001  received: 1.png")
+    assert receiving.stop() == 0
+    assert receiving.lines[-1] == "image_receiving: received 3 images; 0 set aside"
+    ids = [f"{source}-{n:05d}" for source in ("back", "front_door") for n in range(3)]
+    assert pipeline.ids("images") == [*ids, "north-00000", "north-00001"]
+
+
 # A directory that somebody fills.
 
 
@@ -336,7 +399,8 @@ def test_pictures_that_come(pipeline: Pipeline, folder: Path) -> None:
         receiving.says("00004  received: renamed.bmp")
         picture(folder / "later.png", 5)
         receiving.says("00005  received: later.png")
-        assert "half.bmp" not in receiving.output
+        receiving.says("waits for  .*half.bmp: it has 1000 of the 3654 bytes")
+        assert "received: half.bmp" not in receiving.output
         file.write(content[1000:])
     receiving.says("00006  received: half.bmp")
     new = picture(folder / "a.png", 11)
@@ -490,8 +554,8 @@ def test_links_to_a_disk_that_is_away(tmp_path: Path) -> None:
         del reason, fingerprint
         aside.append(path)
 
-    watch = DirectoryWatcher(str(watched), seen, set_aside, NoSignals())
-    pictures = watch.pictures()
+    directory = WatchedDirectory(str(watched), None, "", [])
+    pictures = DirectoryWatcher(directory, "", seen, set_aside, NoSignals()).pictures()
     taken: list[str | None] = []
 
     def look() -> int:
