@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pipeline.errors import InvalidInput
+from pipeline.wording import decoding_fault
 
 IMAGES = "images"
 IMAGE_EVENTS = "image-events"
@@ -194,7 +195,7 @@ def parse(value: bytes | None, kind: type[M]) -> M:
             # The first or last hours of the calendar may lie outside of it in UTC.
             message.received.astimezone(UTC)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise InvalidInput(f"the message is no {kind.__name__}: {error}") from error
+        raise InvalidInput(f"the message is no {kind.__name__}: {decoding_fault(error)}") from error
     return message
 
 

@@ -11,7 +11,8 @@ from pipeline.comparison.decode import decode
 from pipeline.comparison.measure import Rule, mask_of
 from pipeline.errors import InvalidInput
 from pipeline.messages import SOURCE
-from pipeline.notify.recipients import Recipient, read_recipients
+from pipeline.notify.recipients import Recipient
+from pipeline.notify.recipients_file import read_recipients
 from pipeline.pictures.files import read_picture
 from pipeline.pictures.listing import WatchedDirectory, inodes
 from pipeline.pictures.named_files import files_by_source, files_of
@@ -19,6 +20,7 @@ from pipeline.pictures.source_names import SourcePattern
 from pipeline.settings import REPOSITORY, Location, Parser, Settings, matching
 from pipeline.stop_signal import StopSignal
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
+from pipeline.terminal import say
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,9 @@ def alert_options(arguments: Sequence[str] | None = None) -> tuple[AlertOptions,
     options = parser.parse_args(arguments)
     settings = parser.settings(options)
     recipients = recipients_of(parser, options.recipients, settings.data)
+    file = recipients_file(options.recipients, settings.data)
+    if file and not recipients:
+        say(f"{file} has no table for a recipient: nobody is told but who reads the alerts")
     return AlertOptions(recipients, options.dry_run), settings
 
 
@@ -215,17 +220,20 @@ def add_recipients(parser: Parser) -> None:
     parser.add_setting("--recipients", "FILE", None, about=about)
 
 
+def recipients_file(named: str | None, data: Location) -> Path | None:
+    """The file of the recipients: the named one, or recipients.toml if there is such a file."""
+    path = (data.directory or REPOSITORY) / "recipients.toml"
+    if named:
+        return Path(named)
+    return path if os.path.lexists(path) else None
+
+
 def recipients_of(
     parser: argparse.ArgumentParser, named: str | None, data: Location
 ) -> dict[str, Recipient]:
-    """The recipients by name: of the named file, or of recipients.toml if there is such a file.
-
-    A file that can't be used ends the program with 2.
-    """
-    path = (data.directory or REPOSITORY) / "recipients.toml"
-    if not named and not os.path.lexists(path):
-        return {}
+    """The recipients by name; none without a file. A file that can't be used ends it with 2."""
+    file = recipients_file(named, data)
     try:
-        return read_recipients(Path(named) if named else path)
+        return read_recipients(file) if file else {}
     except InvalidInput as reason:
         parser.exit(2, f"{parser.prog}: {reason}\n")

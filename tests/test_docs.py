@@ -11,7 +11,8 @@ import pytest
 from conftest import HERE, Pipeline
 
 from pipeline.messages import MESSAGE_TYPES
-from pipeline.notify.recipients import Recipient, read_recipients
+from pipeline.notify.recipients import Recipient
+from pipeline.notify.recipients_file import read_recipients
 
 PAGES = [
     *(HERE / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),

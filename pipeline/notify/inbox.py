@@ -13,6 +13,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from pipeline.errors import InvalidInput
 from pipeline.messages import Notification, Receipt, moment
 from pipeline.stream.deduplication import cause
+from pipeline.wording import decoding_fault
 
 
 @dataclass
@@ -74,5 +75,6 @@ def parse_notification(value: bytes | None) -> Notification | Receipt:
         if at:
             at.astimezone(UTC)  # fails where the time zone leads out of the calendar
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise InvalidInput(f"the message is no Notification or Receipt: {error}") from error
+        fault = decoding_fault(error)
+        raise InvalidInput(f"the message is no Notification or Receipt: {fault}") from error
     return message

@@ -136,6 +136,11 @@ class Notifier:
             for name, inbox in partition.inboxes.items() if partition.is_read else ():
                 if name in self._recipients:
                     self._deliver_what_is_due(number, name, inbox)
+                elif inbox.pending:
+                    self._say_once(
+                        f"{name} is no recipient any more; what waits for it stays, until there is "
+                        "a table for it again"
+                    )
 
     @property
     def _partitions(self) -> dict[int, OwnedPartition]:
@@ -201,11 +206,9 @@ class Notifier:
         name, number = message.recipient, record.partition
         inbox = self._partitions[number].inboxes.setdefault(name, Inbox())
         inbox.add(record, message, datetime.now(UTC))
-        if isinstance(message, Receipt):
-            if delivery := self._deliveries.get((number, name)):
-                delivery.unsettled.difference_update(message.offsets)
-        elif name not in self._recipients:
-            self._say_once(f"{name} is no recipient any more; what it waits for stays")
+        delivery = self._deliveries.get((number, name))
+        if delivery and isinstance(message, Receipt):
+            delivery.unsettled.difference_update(message.offsets)
 
     def _say_once(self, line: str) -> None:
         """Say a line, but not again when the topic is read again."""

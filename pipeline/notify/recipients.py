@@ -12,22 +12,18 @@ Nothing here reads a topic, sends a message or looks at the clock.
 import logging
 import os
 import re
-import tomllib
-from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, unquote
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
-import msgspec
 from msgspec import Meta, Struct
 
-from pipeline.errors import InvalidInput
 from pipeline.messages import ImageEvent, Measure, Pixels, Share, Source
-from pipeline.messages import Recipient as Name
+from pipeline.notify.channels import channel_fault, url_fault
 from pipeline.terminal import printable
+from pipeline.wording import did_you_mean
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -69,13 +65,15 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
             ZoneInfo(self.time_zone)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"time_zone {self.time_zone!r} is none; they are named as in Europe/Berlin"
+                f'time_zone is "{self.time_zone}"; it must be a place, as in "Europe/Berlin", or '
+                f'"UTC"{did_you_mean(self.time_zone, available_timezones())}'
             ) from error
         if self.quiet_hours:
             hours = re.fullmatch(rf"({HOUR})-({HOUR})", self.quiet_hours, re.ASCII)
             if not hours or hours[1] == hours[2]:
                 raise ValueError(
-                    f"quiet_hours {self.quiet_hours!r} is no time from and to, as in 22:00-07:00"
+                    f'quiet_hours is "{self.quiet_hours}"; it must be a time from and a time to, '
+                    '00:00 to 23:59, as in "22:00-07:00"'
                 )
         _ = self.channel
 
@@ -149,6 +147,8 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
         # The import takes a while, and a program without recipients doesn't need it.
         import apprise  # noqa: PLC0415
 
+        if fault := url_fault(self.url, self.address):
+            raise ValueError(fault)
         # Apprise stores nothing on disk, and sends in the thread that asks it to.
         asset = apprise.AppriseAsset(storage_mode="memory", async_mode=False, service_timeout=0)
         capture: Any = apprise.LogCapture  # which has no types
@@ -156,8 +156,10 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
             channel = apprise.Apprise.instantiate(self.address, asset=asset)
             logged = log.getvalue()
         if channel is None or logged or not len(channel):
-            reason = self.redacted(logged) or "it names nobody"
-            raise ValueError(f"url can't be used by Apprise: {reason}")
+            raise ValueError(channel_fault(self.address, self.redacted(logged)))
+        port = getattr(channel, "port", None)
+        if isinstance(port, int) and not 0 < port < 2**16:
+            raise ValueError(f"url has the port {port}; a port is a number from 1 to 65535")
         if len(channel) > 1 or getattr(channel, "cc", None) or getattr(channel, "bcc", None):
             # Apprise only says whether all of them were reached.
             raise ValueError(
@@ -187,61 +189,6 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
     @property
     def _variables(self) -> list[str]:
         return re.findall(VARIABLE, self.url)
-
-
-def read_recipients(path: Path) -> dict[str, Recipient]:
-    """The recipients in a file. Raises `InvalidInput` with the line and the reason."""
-    try:
-        if path.exists() and not path.is_file():
-            raise InvalidInput(f"{path} is no file")
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise InvalidInput(f"{path} can't be read: {reason}") from error
-    try:
-        tables = tomllib.loads("\n".join(lines))
-    except ValueError as error:  # tomllib's own error, or int()'s for a number with 5000 digits
-        found = re.fullmatch(r"(.*) \(at line (\d+), column \d+\)", str(error))
-        reason, line = (found[1], found[2]) if found else (str(error), len(lines))
-        raise InvalidInput(printable(f"{path}, line {line}: {reason}")) from error
-    except RecursionError as error:
-        raise InvalidInput(f"{path}: too many brackets in each other") from error
-    recipients = {}
-    for name, table in tables.items():
-        try:
-            recipients[name] = _read_table(name, table)
-        except ValueError as error:
-            line = _line_of(lines, name, str(error))
-            raise InvalidInput(printable(f"{path}, line {line}: {error}")) from error
-    return recipients
-
-
-def _read_table(name: str, table: Any) -> Recipient:
-    """The recipient that a table describes. Raises `ValueError`."""
-    try:
-        msgspec.convert(name, Name)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{name!r} is no name: 1 to 64 of A-Z a-z 0-9 _ -") from error
-    try:
-        return msgspec.convert(table, Recipient)
-    except msgspec.ValidationError as error:
-        reason, _, where = str(error).partition(" - at `$")
-        raise ValueError(f"{reason} - at `$.{name}{where or '`'}") from error
-
-
-def _line_of(lines: Sequence[str], name: str, reason: str) -> int:
-    """The number of the first line that, as the file's last line, would give the same error."""
-    for number in range(1, len(lines)):
-        try:
-            tables = tomllib.loads("\n".join(lines[:number]))
-            if name in tables:
-                _read_table(name, tables[name])
-        except tomllib.TOMLDecodeError:
-            continue
-        except ValueError as error:
-            if str(error) == reason:
-                return number
-    return len(lines)
 
 
 def _is_inside(box: Region, region: Region) -> bool:

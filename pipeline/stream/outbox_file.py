@@ -10,6 +10,7 @@ from pipeline.messages import ReceivedImage
 from pipeline.retrying import retrying
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_DATABASE
+from pipeline.wording import decoding_fault
 
 
 class OutboxContent(Struct, omit_defaults=True):
@@ -67,5 +68,6 @@ def _decode(images: Database, path: str, kind: Any) -> Any:
         return None
     try:
         return msgspec.json.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
-        raise FatalError(f"{path} in {images.where} is damaged: {error}; remove it") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        fault = decoding_fault(error)
+        raise FatalError(f"{path} in {images.where} is damaged: {fault}; remove it") from error

@@ -136,6 +136,7 @@ def test_nobody_to_tell(pipeline: Pipeline) -> None:
     again = start(pipeline)
     put_event(pipeline, "00002")
     again.says("^00002  ALERT")
+    assert "recipients.toml has no table for a recipient" in again.output
     assert notices(pipeline) == []
     assert "tells" not in f"{alert}{again}"
 
@@ -553,6 +554,25 @@ def test_a_dry_run(pipeline: Pipeline, web: WebServer) -> None:
     assert web.tries == 0
 
 
+@pytest.mark.slow
+def test_a_recipient_that_is_no_more(pipeline: Pipeline, web: WebServer) -> None:
+    """It is named if something waits for it, and not if all was sent."""
+    two = {name: f'url = "{web.url()}"' for name in ("done", "night")}
+    alert = start(pipeline, **two)
+    put_event(pipeline, "00001")
+    until(lambda: len(told(pipeline)) == 2, "both told")
+    alert.stop()
+    again = start(pipeline, new=f'url = "{web.url()}"', night=f'url = "{web.url()}"\ndigest = 3600')
+    put_event(pipeline, "00002")
+    again.says("^00002  told new")
+    again.stop()
+    last = start(pipeline, new=f'url = "{web.url()}"')
+    last.says("^night is no recipient any more; what waits for it stays")
+    put_event(pipeline, "00003")
+    last.says("^00003  told new")
+    assert "done" not in f"{again.output}{last.output}"
+
+
 def test_a_dry_run_without_recipients(pipeline: Pipeline) -> None:
     """It says that there are none, and where it looked for them."""
     run = start(pipeline, "--dry-run")
@@ -573,5 +593,5 @@ def test_files_that_are_wrong(pipeline: Pipeline) -> None:
     assert wrong.ends() == 2
     (line,) = wrong.lines
     assert line.endswith(
-        "recipients.toml, line 3: Expected `float`, got `str` - at `$.night.least_rms`"
+        'recipients.toml, line 3: least_rms is "5"; it must be a number, 0 or more'
     )
