@@ -1,6 +1,7 @@
 #!/bin/sh
 # Empty the mock databases: image_database, image_event_database and image_event_alerts.
-# The original image stays, and so does what Kafka's topics hold.
+# The original image stays, and so does what Kafka's topics hold. What was deleted is noted in .cleaned,
+# so that the audit doesn't miss it.
 set -eu
 case "${1-}" in
     "") ;;
@@ -25,6 +26,7 @@ if [ ! -d "$data" ]; then
     echo "$0: PIPELINE_DATA: '$data' is no directory; name the one with the image_* directories" >&2
     exit 2
 fi
+PYTHONPATH=$here "$here/tools/python.sh" -m pipeline.store.cleaning "$data"
 for name in image_database image_event_database image_event_alerts; do
     if [ -d "$data/$name" ]; then
         (cd "$data/$name" && find . -mindepth 1 ! -path ./.gitkeep -delete)

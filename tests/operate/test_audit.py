@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import Ended, Pipeline, Program, delete_topics, slow, until
+from conftest import HERE, Ended, Pipeline, Program, delete_topics, slow, until
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 IMAGE = "image_database/00003.jpg"
@@ -201,6 +201,50 @@ def test_after_a_reset(done: Pipeline) -> None:
     assert table(audit(done)) == well
     (done.data / ALERT).unlink()
     assert table(audit(done, status=1)) == well | {"lost": 1}
+
+
+def clean(pipeline: Pipeline) -> None:
+    """Run clean_image_dirs.sh."""
+    started = pipeline.start(str(HERE / "clean_image_dirs.sh"))
+    assert started.ends() == 0, started
+    assert started.lines == []
+    for name in ("image_database", "image_event_database", "image_event_alerts"):
+        assert pipeline.files(name) == []
+
+
+def test_what_was_cleaned_away_is_not_missed(done: Pipeline) -> None:
+    """It is not lost and not brought back, of no source; images of later are audited as always."""
+    done.receive("--source", "cam1", "--count", "2")
+    done.started[1].says("cam1-00001  unchanged")
+    clean(done)
+    done.receive("--source", "cam1", "--count", "4")
+    done.started[0].says("cam1-00003  ALERT")
+    well = {"images": 4, "true changes": 1, "events": 1, "alerts": 1}
+    for options in ([], ["--repair"]):
+        found = audit(done, *options)
+        assert table(found) == well
+        assert "not missed: 13 images deleted by clean_image_dirs.sh" in found.output
+    clean(done)
+    done.receive("--count", "1")
+    done.started[1].says("00000  ")
+    assert table(audit(done, "--repair")) == {"images": 1}
+    (done.data / "image_database/00000.jpg").unlink()
+    assert table(audit(done, status=1)) == {"images": 1, "lost": 1}
+
+
+@pytest.mark.slow
+def test_what_was_cleaned_away_and_put_back(done: Pipeline) -> None:
+    """Files that were copied back from somewhere are audited as if nothing had been cleaned."""
+    copy = done.data / "copy"
+    names = ("image_database", "image_event_database", "image_event_alerts")
+    for name in names:
+        shutil.copytree(done.data / name, copy / name)
+    clean(done)
+    for name in names:
+        shutil.copytree(copy / name, done.data / name, dirs_exist_ok=True)
+    found = audit(done)
+    assert table(found) == ALL_WELL
+    assert "not missed" not in found.output
 
 
 @pytest.mark.slow

@@ -76,6 +76,10 @@ def test_one_command_runs_it_all(stored: StoredPipeline) -> None:
     cleaned = stored.start(str(HERE / "clean_image_dirs.sh"))
     assert cleaned.ends() == 0, cleaned
     assert [stored.files(name) for name in DIRECTORIES] == [[], [], []]
+    stored.receive("--source", "cam1", "--count", "1")
+    audited = command(stored, "audit")
+    assert audited.process.returncode == 0, audited
+    assert "not missed: 8 images deleted by clean_image_dirs.sh" in audited.lines
 
 
 def test_an_original_of_ones_own(stored: StoredPipeline) -> None:

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def check_all(snapshot: Snapshot, findings: Findings, rule: Rule) -> None:
     """Check images, events and alerts, each with its files and messages."""
-    if not snapshot.files and snapshot.records[IMAGES]:
+    if not snapshot.files and snapshot.records[IMAGES] and not snapshot.cleaned:
         say("the directories are empty: the topics are from before a reset")
         return
     images = current_images(snapshot, findings)

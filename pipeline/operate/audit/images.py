@@ -17,6 +17,7 @@ from pipeline.stream.dead_letters import SENT_BACK
 from pipeline.stream.expired import WHAT_TO_DO, deleted_unread
 from pipeline.stream.positions import position_of
 from pipeline.terminal import say
+from pipeline.wording import count_of
 
 REPAIRED = "repaired"  # header of an image's message that the audit has sent
 
@@ -34,13 +35,14 @@ Images = dict[str, dict[int, AuditedImage]]  # by source and number
 
 
 def current_images(snapshot: Snapshot, findings: Findings) -> Images:
-    """The images that have messages, without those that later images have replaced.
+    """The images that have messages, but for those cleaned away or replaced by later images.
 
     After the directories were emptied, a source is counted from 0 again: where a number is not
     higher than those before it, it and all higher ones are replaced.
     """
     images: Images = defaultdict(dict)
     seen: dict[bytes, AuditedImage] = {}  # by the message
+    cleaned = 0
     for record in snapshot.records[IMAGES]:
         try:
             message = parse(record.value, ReceivedImage)
@@ -51,11 +53,16 @@ def current_images(snapshot: Snapshot, findings: Findings) -> Images:
             seen[record.value].records.append(record)
             findings.counts["repeats"] += 1
             continue
+        if snapshot.is_cleaned(message, record):
+            cleaned += 1
+            continue
         of_source = images[message.source]
         if not _was_sent_again(record):
             for number in [number for number in of_source if number >= message.number]:
                 del of_source[number]
         of_source[message.number] = seen[record.value] = AuditedImage(message, [record])
+    if cleaned:
+        say(f"not missed: {count_of(cleaned, 'image')} deleted by clean_image_dirs.sh")
     return images
 
 

@@ -1,8 +1,10 @@
 """What there is: the files, the messages in the topics, and how far each stage has read them."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from enum import Enum
 
 from kafka.consumer.fetcher import ConsumerRecord
@@ -16,10 +18,12 @@ from pipeline.messages import (
     IMAGES_WITHOUT_EVENT,
     MESSAGE_TYPES,
     ReceivedImage,
+    moment,
     parse,
 )
 from pipeline.settings import Settings
 from pipeline.stages import CONSUMING_STAGES, IMAGE_RECEIVING
+from pipeline.store.cleaning import CLEANED, CLEANED_PATH, read_marks
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE
@@ -64,6 +68,7 @@ class Snapshot:
             for name in database.names()
             if name != ".gitkeep"
         }
+        self.cleaned = self._read_marks(settings)  # until when, by source
         self.in_outbox = {message.path for message in self._outbox()}
         self.committed = {
             stage.consumes: committed_offsets(kafka, stage.name) for stage in CONSUMING_STAGES
@@ -80,6 +85,14 @@ class Snapshot:
         states = {self._state_of(record) for record in records}
         return next(state for state in State if state in states)
 
+    def is_cleaned(self, message: ReceivedImage, record: ConsumerRecord) -> bool:
+        """Whether the image was deleted on purpose, and not put there again since."""
+        until = self.cleaned.get(message.source)
+        if until is None or (message.received or moment(record.timestamp / 1000)) > until:
+            return False
+        stored = moment(time.time() - self.images.age(message.path))
+        return message.path not in self.files or stored > until
+
     def by_cause(self, topic: str) -> dict[bytes, list[ConsumerRecord]]:
         """The valid records of a topic by the message that caused them."""
         found = defaultdict(list)
@@ -94,6 +107,16 @@ class Snapshot:
         if not is_committed(record, self.committed[record.topic]):
             return State.WAITING
         return State.SET_ASIDE if position_of(record) in self.set_aside else State.PROCESSED
+
+    def _read_marks(self, settings: Settings) -> dict[str, datetime]:
+        """Until when the images of each source were deleted on purpose."""
+        marks = Database(settings.data, CLEANED)
+        if not marks.has(CLEANED_PATH):
+            return {}
+        try:
+            return read_marks(marks.read(CLEANED_PATH))
+        except ValueError as error:
+            raise FatalError(f"{settings.data}/{CLEANED_PATH}: {error}; remove it") from error
 
     def _outbox(self) -> Iterator[ReceivedImage]:
         """The messages that `image_receiving.py` has still to publish."""
