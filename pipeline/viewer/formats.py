@@ -3,6 +3,9 @@
 import numpy as np
 
 from pipeline.messages import moment
+from pipeline.terminal import printable
+
+LONGEST = 60  # characters of what somebody has typed that are repeated to them
 
 
 def clock(seconds: int | None) -> str:
@@ -23,3 +26,16 @@ def percent(share: float | None) -> str:
 def plain(number: float | None) -> str:
     """A number in a form or an address, without an exponent."""
     return "" if number is None else np.format_float_positional(number, trim="-")
+
+
+def quoted(text: str) -> str:
+    """What somebody has typed, in a sentence for them."""
+    shown = printable(text[:LONGEST])
+    return f"“{shown}{'…' if len(text) > LONGEST else ''}”"
+
+
+def order(*places: int | str) -> str:
+    """A text that comes after those of smaller places, when browsers compare texts."""
+    return ".".join(
+        place if isinstance(place, str) else f"{place + 10**19:020d}" for place in places
+    )

@@ -2,13 +2,15 @@
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_QUERY = 2000  # characters
+from pipeline.settings import HOST
+
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -22,15 +24,16 @@ HEADERS = {
 
 
 class Guard:
-    """Answers only requests for this machine's own names; its pages load only the viewer's files.
+    """Answers only requests for names of its own; its pages load only the viewer's files.
 
     Another name may belong to a stranger who lets it point here, so that a page of theirs in
     somebody's browser could read the viewer's pages (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(self, app: ASGIApp, host: str, allowed_hosts: Sequence[str] = ()) -> None:
         self._app = app
-        self._names = {"localhost", "127.0.0.1", "::1", host.lower()}
+        names = ("localhost", "127.0.0.1", "::1", host, *allowed_hosts)
+        self._names = {name.lower() for name in names}
         # Then any address of the machine leads here. No stranger's name looks like an address.
         self._accepts_addresses = _is_address(host) and ipaddress.ip_address(host).is_unspecified
 
@@ -49,21 +52,26 @@ class Guard:
 
         app = self._app
         hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1 or not self._is_own_name(hosts[0].decode("latin-1")):
-            what = (
-                "This viewer answers under the name it was started with: localhost, or its --host."
-            )
-            app = PlainTextResponse(f"{what}\n", 400)
-        elif len(scope["query_string"]) > MAX_QUERY:
-            app = PlainTextResponse(
-                f"The address is too long: {MAX_QUERY} characters at most.\n", 400
-            )
+        name = _name_in(hosts[0].decode("latin-1")) if len(hosts) == 1 else ""
+        if name not in self._names and not (self._accepts_addresses and _is_address(name)):
+            app = PlainTextResponse(f"{_refusal(name)}\n", 400)
         await app(scope, receive, send_guarded)
 
-    def _is_own_name(self, host: str) -> bool:
-        found = re.fullmatch(r"\[([0-9a-f:.]+)\](:[0-9]*)?|([^:\[\]]+)(:[0-9]*)?", host.lower())
-        name = found[1] or found[3] if found else ""
-        return name in self._names or (self._accepts_addresses and _is_address(name))
+
+def _name_in(host: str) -> str:
+    """The name or address in a Host header, without the port; empty if there is none."""
+    found = re.fullmatch(r"\[([0-9a-f:.]+)\](:[0-9]*)?|([^:\[\]]+)(:[0-9]*)?", host.lower())
+    return (found[1] or found[3]) if found else ""
+
+
+def _refusal(name: str) -> str:
+    """What somebody reads who has asked for a name that isn't the viewer's."""
+    if not re.fullmatch(HOST, name):
+        return "The request names no host. Open the viewer as localhost, or under its --host."
+    return (
+        f"The viewer doesn't answer to the name {name}. If that is its machine's name, start the "
+        f"viewer with --allowed-host {name}; on its own machine, open it as localhost."
+    )
 
 
 def _is_address(host: str) -> bool:

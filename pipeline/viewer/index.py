@@ -1,13 +1,18 @@
-"""The index: what the databases and the topics hold, in tables in memory that pages search.
+"""The index: what the databases and the topics hold, in tables that pages search.
 
-Each start of the viewer makes it anew.
+The tables are in a temporary file, not in memory, so that each thread reads them with a connection
+of its own: a page that takes long holds up no other page. Each start of the viewer makes them anew.
 """
 
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from pipeline.errors import FatalError, TransientError
 
 TABLES = """
 CREATE TABLE events (id TEXT PRIMARY KEY, source TEXT, number INT, received INT, share REAL,
@@ -29,7 +34,10 @@ CREATE VIEW sources AS WITH RECURSIVE some(source) AS (
     UNION ALL SELECT (SELECT min(source) FROM events WHERE source > some.source) FROM some
     WHERE some.source NOT NULL) SELECT source FROM some WHERE source NOT NULL;
 CREATE INDEX newest_letters ON letters (time, partition, offset);
+CREATE INDEX letters_of_image ON letters (image_id);
 """
+
+SPACE = "free space there, or set TMPDIR to a directory that has some"
 
 Row = sqlite3.Row
 
@@ -41,22 +49,47 @@ class Index:
         self.version = time.time_ns() // 1000  # changes whenever a page may look different
         self.unread = 0  # descriptions that are not in the tables yet
         self.troubles: dict[str, str] = {}  # what is wrong now, for people, by its subject
-        self._lock = threading.Lock()
-        self._tables = sqlite3.connect(":memory:", check_same_thread=False)
-        self._tables.row_factory = sqlite3.Row
-        self._tables.executescript(TABLES)
+        try:
+            self._directory = tempfile.TemporaryDirectory(
+                prefix="image-events-", ignore_cleanup_errors=True
+            )
+            self._path = Path(self._directory.name, "index.sqlite")
+            self._tables = self._connect()
+            self._tables.executescript(TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise FatalError(f"view: the index can't be written: {error}; {SPACE}") from error
+        self._writing = threading.Lock()
+        self._reading = threading.local()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, check_same_thread=False)
+        # With a write-ahead log, readers and the writer don't wait for each other.
+        for setting in ("journal_mode = WAL", "synchronous = OFF", f"mmap_size = {2**30}"):
+            connection.execute(f"PRAGMA {setting}")
+        connection.row_factory = sqlite3.Row
+        return connection
 
     def select(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
         """The rows that an SQL query finds."""
-        with self._lock:
-            return self._tables.execute(query, values).fetchall()
+        if not hasattr(self._reading, "tables"):
+            self._reading.tables = self._connect()
+        rows: list[Row] = self._reading.tables.execute(query, values).fetchall()
+        return rows
 
     def write(self, statement: str, rows: Iterable[Sequence[Any]] = ((),)) -> None:
-        """Run an SQL statement for each of these rows, in one transaction."""
-        with self._lock, self._tables:
-            before = self._tables.total_changes
-            self._tables.executemany(statement, rows)
-            self.version += self._tables.total_changes > before
+        """Run an SQL statement for each of these rows, in one transaction.
+
+        Raises `TransientError` if there is no space for them.
+        """
+        try:
+            with self._writing, self._tables:
+                before = self._tables.total_changes
+                self._tables.executemany(statement, rows)
+                changes = self._tables.total_changes - before
+        except sqlite3.OperationalError as error:
+            reason = f"The index in {self._path.parent} can't be written: {error}; {SPACE}"
+            raise TransientError(reason) from error
+        self.version += changes > 0
 
     def set_trouble(self, subject: str, trouble: str) -> None:
         """Show on all pages what is wrong with something; an empty text says that all is well."""

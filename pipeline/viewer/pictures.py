@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.comparison.decode import FORMATS, decode
 from pipeline.comparison.planes import MAX_PIXELS, AnyImage, Planes
 from pipeline.errors import InvalidInput
+from pipeline.store.names import digest
 
 SHOWN = {  # the formats that every browser shows, as Pillow names them
     "JPEG": "image/jpeg",
@@ -26,7 +27,10 @@ MAX_SAMPLES = 2**20  # that are looked at to find the percentiles
 ORIENTATION = 0x0112
 SIDE = 112  # pixels of the longer side of a small picture
 
+MAX_FAULTS = 10_000  # of images looked at last, that are remembered
+
 _drawing = threading.BoundedSemaphore(2)  # each picture needs up to half a gigabyte of memory
+_faults: dict[str, str] = {}  # by an image's hash: why it can't be shown; empty if it can
 
 
 def kind_of(content: bytes) -> str:
@@ -41,6 +45,25 @@ def kind_of(content: bytes) -> str:
             return SHOWN[str(image.format)] if is_shown else ""
     except Exception:  # decoders raise any error; draw_shown() says what is wrong
         return ""
+
+
+def fault_of(content: bytes, path: str) -> str:
+    """Why an image can't be shown whole; empty if it can.
+
+    A browser would show the half of an image that is half there as if it were all.
+    """
+    image_hash = digest(content)
+    if image_hash not in _faults:
+        with _drawing:
+            try:
+                decode(content, path)
+                fault = ""
+            except InvalidInput as reason:
+                fault = str(reason)
+        if len(_faults) >= MAX_FAULTS:
+            _faults.clear()
+        _faults[image_hash] = fault
+    return _faults[image_hash]
 
 
 def draw_shown(content: bytes, other: bytes | None, path: str) -> tuple[bytes, str]:

@@ -1,19 +1,25 @@
 """The search for image events: what a form asks for, and the rows of the index that match."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlencode
-
-from starlette.exceptions import HTTPException
 
 from pipeline.descriptions import seconds_of
 from pipeline.messages import IMAGE_ID, SOURCE, parts_of
-from pipeline.viewer.formats import form_time, plain
+from pipeline.viewer.formats import form_time, plain, quoted
 from pipeline.viewer.index import Index, Row
 
 NO_NAME = "-"  # stands for the default source, whose name is empty
+FIELDS = {  # in addresses, and as the form calls them
+    "id": "Id",
+    "source": "Source",
+    "from": "From",
+    "to": "Before",
+    "least": "Changed at least",
+}
+MAX_TIME = 253_402_300_800  # the year 10000, which neither forms nor pages can write
 
 Position = tuple[int, int, str]  # in the list of events: when received, number, source
 
@@ -27,29 +33,47 @@ class Search:
     since: int | None = None  # seconds since 1970
     until: int | None = None  # seconds since 1970, not included
     least: float | None = None  # changed share in percent
+    typed: Mapping[str, str] = field(default_factory=dict)  # each field as it was asked for
+    faults: Mapping[str, str] = field(default_factory=dict)  # what makes no sense, by field
 
     @classmethod
-    def of(cls, asked: Mapping[str, str]) -> "Search":
-        """The search that an address asks for; what makes no sense is answered by a 400."""
-        given = {name: value.strip() for name, value in asked.items()}
-        id_, source = given.get("id", ""), given.get("source", "")
-        if not re.fullmatch(r"[a-z0-9_-]{0,75}", id_):
-            refuse(f"id: {id_!r} is in no event's id; they are like 00003 or cam1-00003")
+    def of(cls, asked: Mapping[str, str], places: Collection[str] = ()) -> "Search":
+        """The search that an address asks for; its faults say what makes no sense.
+
+        `places` are the names with which an address may say where in a list it is.
+        """
+        typed = {name: value.strip() for name, value in asked.items()}
+        faults = {}
+        for name in typed.keys() - FIELDS.keys() - {*places}:
+            known = ", ".join(FIELDS)
+            faults[name] = f"The address asks for {quoted(name)}; a search has {known}."
+        if not re.fullmatch(r"[a-z0-9_-]{0,75}", id_ := typed.get("id", "")):
+            faults["id"] = f"{quoted(id_)} is in no event's id; they are like 00003 or cam1-00003."
+        source = typed.get("source", "")
         if not re.fullmatch(rf"({SOURCE}|{NO_NAME})?", source):
-            refuse(f"source: {source!r} is no source; they are 1 to 64 of a-z, 0-9 and _")
-        times: list[int | None] = []
-        for name in ("from", "to"):
-            text = given.get(name, "")
-            times.append(seconds_of(text) if text else None)
-            if text and times[-1] is None:
-                refuse(f"{name}: {text!r} is no time; write it like 2026-11-25 18:30")
-        least = None
-        if text := given.get("least", ""):
-            number = r"([0-9]{1,3})?(\.[0-9]{1,20})?"
-            if not re.fullmatch(number, text) or text == "." or float(text) > 100:
-                refuse(f"changed: {text!r} is no share; write a number from 0 to 100")
-            least = float(text)
-        return cls(id_, source, times[0], times[1], least)
+            allowed = "they are 1 to 64 of a-z, 0-9 and _"
+            faults["source"] = f"{quoted(source)} is no source; {allowed}."
+        times = {name: seconds_of(typed.get(name, "")) for name in ("from", "to")}
+        for name, time in times.items():
+            if typed.get(name) and not 0 <= (-1 if time is None else time) < MAX_TIME:
+                allowed = "write it like 2026-11-25 18:30, from 1970 to 9999"
+                faults[name] = f"{quoted(typed[name])} is no time; {allowed}."
+        since, until = times["from"], times["to"]
+        if not faults and since is not None and until is not None and since >= until:
+            faults["to"] = "No time is before this one and not before the one in “From”."
+        least = typed.get("least", "")
+        number = r"([0-9]{1,3})?(\.[0-9]{1,20})?"
+        if not re.fullmatch(number, least) or least == "." or float(least or 0) > 100:
+            faults["least"] = f"{quoted(least)} is no share; write a number from 0 to 100."
+        return cls(
+            id="" if "id" in faults else id_,
+            source="" if "source" in faults else source,
+            since=None if "from" in faults else since,
+            until=None if "to" in faults else until,
+            least=float(least) if least and "least" not in faults else None,
+            typed=typed,
+            faults=faults,
+        )
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition in SQL, and its values."""
@@ -96,12 +120,10 @@ class Search:
 
 
 def read_position(text: str) -> Position | None:
-    """The position in the list of events that an address names, if it does."""
-    if not text:
-        return None
+    """The position in the list of events that a part of an address names; None if it names none."""
     found = re.fullmatch(rf"(-?[0-9]{{1,12}})\.({IMAGE_ID})", text, re.ASCII)
     if not found:
-        refuse(f"{text!r} is no place in this list")
+        return None
     source, number = parts_of(found[2])
     return int(found[1]), number, source
 
@@ -109,8 +131,3 @@ def read_position(text: str) -> Position | None:
 def position(row: Row) -> str:
     """The position of an event in an address."""
     return f"{row['received']}.{row['id']}"
-
-
-def refuse(reason: str) -> NoReturn:
-    """Answer that a request makes no sense."""
-    raise HTTPException(400, f"{reason}.")

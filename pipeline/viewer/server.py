@@ -3,7 +3,7 @@
 The pages show what is in the databases, so that they need no Kafka. Kafka adds what was set aside,
 and why an image is no event.
 
-    python -m pipeline view [--host 127.0.0.1] [--port 8000]
+    python -m pipeline view [--host 127.0.0.1] [--port 8000] [--allowed-host NAME]...
 """
 
 import socket
@@ -28,7 +28,7 @@ from pipeline.terminal import say
 from pipeline.viewer.files import FileFollower
 from pipeline.viewer.guard import Guard
 from pipeline.viewer.index import Index
-from pipeline.viewer.pages.event import event_page, picture
+from pipeline.viewer.pages.event import event_page, picture, small_picture
 from pipeline.viewer.pages.event_list import event_list
 from pipeline.viewer.pages.set_aside import set_aside
 from pipeline.viewer.pages.timeline import timeline
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     topics = TopicFollower(settings, stop, index, files)
     server = uvicorn.Server(
         uvicorn.Config(
-            site_app(Site(index, events, images, stop), options.host),
+            site_app(Site(index, events, images), options.host, options.allowed_host),
             log_config=None,
             log_level="error",
             access_log=False,
@@ -75,21 +75,22 @@ def main(arguments: Sequence[str]) -> None:
         raise FatalError("view: the server has ended; the lines above say why")
 
 
-def site_app(site: Site, host: str) -> ASGIApp:
+def site_app(site: Site, host: str, allowed_hosts: Sequence[str]) -> ASGIApp:
     """The application that answers requests."""
     routes = [
         Route("/", partial(event_list, site)),
         Route("/events/{id}", partial(event_page, site)),
+        Route("/events/{id}/small", partial(small_picture, site)),
         Route("/events/{id}/{picture}", partial(picture, site)),
         Route("/timeline", partial(timeline, site)),
         Route("/set-aside", partial(set_aside, site)),
-        Route("/live", site.live),
+        Route("/version", site.version),
         Mount("/static", StaticFiles(directory=HERE / "static")),
     ]
     handlers = {HTTPException: site.refusal, Exception: site.failure}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Guard(app, host)
+    return Guard(app, host, allowed_hosts)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -121,6 +122,11 @@ def view_options(arguments: Sequence[str]) -> tuple[Namespace, Settings]:
     parser.add_argument("--host", type=host, default="127.0.0.1", help=about)
     parser.add_argument(
         "--port", type=matching(PORT, "a port"), default="8000", help="default: 8000"
+    )
+    name = matching(HOST, "a name without a port, as in cam-server.lan")
+    about = "a name by which browsers may ask for this machine, too; can be given several times"
+    parser.add_argument(
+        "--allowed-host", metavar="NAME", action="append", type=name, default=[], help=about
     )
     options = parser.parse_args(arguments)
     options.host, options.port = options.host.strip("[]"), int(options.port)

@@ -1,17 +1,13 @@
-"""What all pages have in common: the index, the databases, the templates, and the live updates."""
+"""What all pages have in common: the index, the databases, the templates, and the version."""
 
-import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
-from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 from pipeline.viewer import formats
 from pipeline.viewer.index import Index
@@ -24,11 +20,10 @@ TITLES = {404: "Not here", 405: "Pages are only read here", 503: "Not now"}
 class Site:
     """The viewer's pages."""
 
-    def __init__(self, index: Index, events: Database, images: Database, stop: StopSignal) -> None:
+    def __init__(self, index: Index, events: Database, images: Database) -> None:
         self.index = index
         self.events = events
         self.images = images
-        self._stop = stop
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -41,6 +36,7 @@ class Site:
             formats.percent,
             formats.form_time,
             formats.plain,
+            formats.order,
             position,
         ):
             self.templates.globals[function.__name__] = function
@@ -67,17 +63,11 @@ class Site:
         words = f"{type(error).__name__}; the terminal of the viewer says more."
         return self.page("message.html", 500, title="The viewer has failed at this", words=words)
 
-    async def live(self, _request: Request) -> Response:
-        """A stream that notifies open pages of changes, at most once a second."""
+    async def version(self, _request: Request) -> Response:
+        """The version of the index: open pages ask for it, and are fetched again if it changed.
 
-        async def versions() -> AsyncIterator[dict[str, str]]:
-            sent = 0
-            while not self._stop:
-                if sent == self.index.version:
-                    await asyncio.sleep(0.2)
-                    continue
-                sent = self.index.version
-                yield {"data": str(sent)}
-                await asyncio.sleep(1)
-
-        return EventSourceResponse(versions())
+        That is asked every second, and not told in a stream, since a browser has six connections to
+        a place: the seventh open page would get none. No thread is needed for the answer, so that
+        it comes also while all of them make pages.
+        """
+        return PlainTextResponse(str(self.index.version))

@@ -1,12 +1,13 @@
 """The page of one image event, and its pictures."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from pipeline.descriptions import DIFFERENCE_IMAGE, IMAGE, PREVIOUS_IMAGE, Description
 from pipeline.errors import InvalidInput, TransientError
@@ -14,12 +15,14 @@ from pipeline.messages import IMAGE_ID
 from pipeline.store.database import Database
 from pipeline.store.names import digest
 from pipeline.viewer.events import Event, read_event
-from pipeline.viewer.pictures import draw_shown, draw_small, kind_of
+from pipeline.viewer.formats import quoted
+from pipeline.viewer.pictures import draw_shown, draw_small, fault_of, kind_of
 from pipeline.viewer.search import Search
 from pipeline.viewer.site import Site
 
 # The names of the pictures in addresses, and of their lines in descriptions.
 PICTURES = {"image": IMAGE, "previous": PREVIOUS_IMAGE, "difference": DIFFERENCE_IMAGE}
+NO_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
 OTHER = {"image": "previous", "previous": "image"}  # with which a picture is compared
 
 
@@ -32,11 +35,13 @@ def event_page(site: Site, request: Request) -> Response:
     older = search.find(site.index, 1, position)
     newer = search.find(site.index, 1, position, is_newer=True)
     paths = {name: _path(event.description, name) for name in PICTURES}
+    pictures = {name: (path, _fault(site, name, path)) for name, path in paths.items()}
     return site.page(
         "event.html",
         version=version,
         event=event,
-        pictures={name: (path, _missing(site, name, path)) for name, path in paths.items()},
+        pictures=pictures,
+        state=digest(repr((event, pictures)).encode()),
         search=search,
         older=older[0] if older else None,
         newer=newer[0] if newer else None,
@@ -44,32 +49,50 @@ def event_page(site: Site, request: Request) -> Response:
 
 
 def picture(site: Site, request: Request) -> Response:
-    """One of an event's pictures, or the difference image small."""
+    """One of an event's pictures."""
     name = request.path_params["picture"]
-    if name not in (*PICTURES, "small"):
-        raise HTTPException(404, f"There is no picture “{name}” of an event.")
+    if name not in PICTURES:
+        raise HTTPException(404, f"There is no picture {quoted(name)} of an event.")
     description = _event(site, request).description
     try:
-        path, content = _read(site, "difference" if name == "small" else name, description)
-        media_type, other, draw = kind_of(content), None, partial(draw_small, content, path)
-        if name != "small":
-            if not media_type and name in OTHER:
-                # Both pictures of a pair get the same stretch, if both are there.
-                with suppress(InvalidInput):
-                    _, other = _read(site, OTHER[name], description)
-            draw = partial(draw_shown, content, other, path)
-        etag = f'"{name}-{digest(content + digest(other or b"").encode())}"'
-        headers = {"ETag": etag}
-        if etag in request.headers.get("If-None-Match", ""):
-            return Response(status_code=304, headers=headers)
-        if not media_type or name == "small":
-            content, media_type = draw()
-        return Response(content, media_type=media_type, headers=headers)
+        path, content = _read(site, name, description)
+        if fault := fault_of(content, path):
+            raise InvalidInput(fault)
+        media_type, other = kind_of(content), None
+        if not media_type and name in OTHER:
+            # Both pictures of a pair get the same stretch, if both are there.
+            with suppress(InvalidInput):
+                _, other = _read(site, OTHER[name], description)
+        state = digest(content + digest(other or b"").encode())
+
+        def draw() -> tuple[bytes, str]:
+            return (content, media_type) if media_type else draw_shown(content, other, path)
+
+        return _answer(request, f"{name}-{state}", draw)
     except (InvalidInput, TransientError) as reason:
-        # The reason as a picture: most browsers show it where the picture would be.
         status = 404 if isinstance(reason, InvalidInput) else 503
-        drawing = site.templates.get_template("missing.svg").render(reason=str(reason))
-        return Response(drawing, status, media_type="image/svg+xml")
+        return PlainTextResponse(f"No picture. {reason}.\n", status)
+
+
+def small_picture(site: Site, request: Request) -> Response:
+    """The difference image small, for lists; an empty picture if there is none.
+
+    A list is no place to say why: the event's page says it.
+    """
+    try:
+        path, content = _read(site, "difference", _event(site, request).description)
+        return _answer(request, f"small-{digest(content)}", partial(draw_small, content, path))
+    except (HTTPException, InvalidInput, TransientError):
+        return Response(NO_PICTURE, media_type="image/svg+xml")
+
+
+def _answer(request: Request, name: str, draw: Callable[[], tuple[bytes, str]]) -> Response:
+    """The picture that has this name and no other; nothing if the browser has it already."""
+    headers = {"ETag": f'"{name}"'}
+    if headers["ETag"] in request.headers.get("If-None-Match", ""):
+        return Response(status_code=304, headers=headers)
+    content, media_type = draw()
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def _event(site: Site, request: Request) -> Event:
@@ -80,7 +103,7 @@ def _event(site: Site, request: Request) -> Event:
     except TransientError as fault:
         raise HTTPException(503, f"Event {id_} can't be read now: {fault}.") from fault
     if not event:
-        raise HTTPException(404, f"There is no event {id_!r}, or not any more.")
+        raise HTTPException(404, f"There is no event {quoted(id_)}, or not any more.")
     return event
 
 
@@ -102,8 +125,8 @@ def _read(site: Site, name: str, description: Description) -> tuple[str, bytes]:
     return path, _database(site, name).files.read(path)
 
 
-def _missing(site: Site, name: str, path: str) -> str:
-    """Why a picture can't be shown, as far as its path says; empty if it can."""
+def _fault(site: Site, name: str, path: str) -> str:
+    """Why a picture can't be shown; empty if it can."""
     database = _database(site, name)
     directory, _, file = path.rpartition("/")
     if not path:
@@ -111,8 +134,12 @@ def _missing(site: Site, name: str, path: str) -> str:
     if directory != database.name or file in (".", ".."):
         return f"{path} is not in {database.name}."
     try:
-        return "" if database.files.has(path) else f"{path} is missing."
-    except TransientError:
-        return ""  # the browser gets the reason when it asks for the picture
-    except (InvalidInput, OSError) as reason:
-        return f"{path} can't be read: {reason}."
+        fault = fault_of(database.files.read(path), path)
+        return f"{fault}." if fault else ""
+    except TransientError as reason:
+        return f"{path} can't be read now: {reason}."
+    except InvalidInput as reason:
+        with suppress(InvalidInput, TransientError, OSError):
+            if not database.files.has(path):
+                return f"{path} is missing."
+        return f"{reason}."

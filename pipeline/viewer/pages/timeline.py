@@ -30,15 +30,22 @@ def timeline(site: Site, request: Request) -> Response:
     if not search.source and sources:  # the source that has sent something last
         source = max(sources, key=lambda row: row["latest"] or 0)["source"]
     search = replace(search, id="", least=None, source=source or NO_NAME)
+    is_known = any(row["source"] == source for row in sources)
     values = {
         "source": source,
         "since": -math.inf if search.since is None else search.since,
         "until": math.inf if search.until is None else search.until,
     }
     within = "source = :source AND time >= :since AND time < :until"
-    range_query = f"SELECT min(time), max(time) FROM moments WHERE {within}"  # noqa: S608
-    first, last = index.select(range_query, values)[0]
-    span = last - first if first is not None else 0
+    # In both directions the indexes give the order, so that one row of each table is read.
+    first, last = (
+        index.select(
+            f"SELECT time FROM moments WHERE {within} ORDER BY time {order} LIMIT 1",  # noqa: S608
+            values,
+        )
+        for order in ("ASC", "DESC")
+    )
+    span = last[0][0] - first[0][0] if first else 0
     step = next((step for step in STEPS if span < step * MAX_STEPS), span // MAX_STEPS + 1)
     counts = index.select(
         "SELECT time / :step * :step AS start, sum(NOT is_event) AS images, "  # noqa: S608
@@ -54,11 +61,14 @@ def timeline(site: Site, request: Request) -> Response:
     )
     return site.page(
         "timeline.html",
+        400 if search.faults else 200,
         version=version,
         source=source,
+        is_known=is_known,
         sources=sources,
         search=search,
         step=step,
-        counts=counts,
-        newest=newest,
+        counts=[] if search.faults else counts,
+        has_older=len(newest) == NEWEST,
+        newest=[] if search.faults else newest,
     )

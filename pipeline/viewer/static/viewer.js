@@ -4,72 +4,131 @@
 const find = (id) => document.getElementById(id);
 const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
 
-// --- Live: the same address is fetched again, and its parts marked data-live take the place of ours.
+// --- Live: when the viewer has something new, the same address is fetched again, and its parts marked
+// data-live take the place of ours. Nothing that can be clicked moves: see updateRows.
+
+const PAUSE = 1000; // milliseconds between two questions
+const PATIENCE = 60_000; // milliseconds for a page
+const GONE = "This event has gone: what is shown is not there any more.";
+const CHANGED = "This event has changed since then.";
 
 let version = document.body.dataset.version;
-let wanted = version; // what the viewer has told of
-let isRefreshing = false;
-let source = null;
+let isAsking = false;
+let next; // the timer of the next question
+let isGone = false;
+
+async function ask() {
+  if (isAsking || document.hidden || !document.querySelector("[data-live]")) return;
+  isAsking = true;
+  clearTimeout(next);
+  const began = performance.now();
+  let pause = PAUSE;
+  try {
+    const answer = await get("/version", 10_000);
+    if (!answer.ok) throw new Error(answer.statusText);
+    if (await answer.text() !== version) await refresh();
+    const hasChanged = find("state") && find("state").dataset.now !== find("state").dataset.state;
+    say("connection", isGone ? GONE : hasChanged ? CHANGED : "", hasChanged && !isGone && "Show it as it is");
+  } catch {
+    say("connection", "The viewer doesn't answer: what is shown is how it was. Trying again.");
+    pause *= 3;
+  }
+  isAsking = false;
+  next = setTimeout(ask, Math.max(pause, 3 * (performance.now() - began))); // a busy viewer is asked less
+}
+
+const get = (address, patience) => fetch(address, { signal: AbortSignal.timeout(patience) });
 
 async function refresh() {
-  if (isRefreshing) return;
-  isRefreshing = true;
-  const asked = wanted;
-  try {
-    const answer = await fetch(location.href);
-    const there = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (answer.ok) takeOver(there);
-    else if (answer.status === 404) say("connection", "This event has gone: what is shown is not there any more.");
-  } catch {
-    // The connection's own end says it.
-  }
-  isRefreshing = false;
-  if (wanted !== asked) refresh();
+  const answer = await get(location.href, PATIENCE);
+  const there = new DOMParser().parseFromString(await answer.text(), "text/html");
+  takeOver(there);
+  isGone = answer.status === 404;
+  const state = there.getElementById("state");
+  if (state) find("state").dataset.now = state.dataset.state;
+  version = there.body.dataset.version;
 }
 
 function takeOver(there) {
-  const before = new Set(eventsIn(document));
+  const inner = (part) => [...part.querySelectorAll("[data-live]")].map((one) => one.id).join();
   const focused = document.activeElement;
+  const isReading = find("reading");
+  const [news, arrived] = [[], []]; // what waits to be shown, and what is shown already
   for (const part of document.querySelectorAll("[data-live]")) {
     const now = there.getElementById(part.id);
-    if (!now || now.innerHTML === part.innerHTML && now.dataset.live === part.dataset.live) continue;
-    const hadFocus = part.contains(focused);
-    part.replaceWith(document.adoptNode(now));
-    if (!hadFocus) continue;
-    const href = focused.getAttribute("href");
-    const same = [...now.querySelectorAll("a")].find((one) => one.getAttribute("href") === href);
-    (same ?? find("main")).focus({ preventScroll: true });
+    if (!now || !part.isConnected) continue;
+    if (part.dataset.rows !== undefined) {
+      updateRows(part, now, news);
+    } else if (part.id === "chart") {
+      Object.assign(part.dataset, { counts: now.dataset.counts, step: now.dataset.step });
+    } else if (part.innerHTML !== now.innerHTML && !(inner(part) && inner(part) === inner(now))) {
+      const hadFocus = part.contains(focused);
+      const first = !part.querySelector("[data-rows]") && now.querySelector("[data-rows]");
+      part.replaceWith(document.adoptNode(now));
+      if (first && !isReading) arrived.push(...newsOf(first, first.children.length));
+      if (hadFocus) focusAgain(now, focused);
+    }
   }
-  version = there.body.dataset.version;
   drawChart();
-  const news = [...document.querySelectorAll("[data-event]")].filter((one) => !before.has(one.textContent));
-  if (!news.length || !find("news")) return;
-  for (const one of news) one.closest("tr").classList.add("new");
-  const all = news.length === document.querySelectorAll("[data-event]").length && before.size;
-  say("news", news.length === 1 ? `1 new event: ${news[0].textContent}` : `${news.length}${all ? " or more" : ""} new events`);
+  if (news.length) say("news", news.join(", "), "Show");
+  else if (find("news")) say("news", arrived.join(", "));
 }
 
-const eventsIn = (page) => [...page.querySelectorAll("[data-event]")].map((one) => one.textContent);
+// Rows keep their places, so that nobody clicks what has just moved under the pointer: what has changed
+// is changed in place, what has gone is crossed out, older rows are added below, and newer ones wait
+// until they are asked for.
+function updateRows(ours, theirs, news) {
+  if (ours.dataset.step !== theirs.dataset.step) return; // other rows altogether
+  const there = new Map([...theirs.children].map((row) => [row.dataset.key, row]));
+  const rows = [...ours.children];
+  const [top, bottom, end] = [rows[0], rows.at(-1), theirs.lastElementChild].map((row) => row.dataset.key);
+  const focused = document.activeElement;
+  for (const row of rows) {
+    const { key } = row.dataset;
+    const now = there.get(key);
+    there.delete(key);
+    if (now && row.innerHTML !== now.innerHTML) {
+      const hadFocus = row.contains(focused);
+      row.className = now.className;
+      row.replaceChildren(...now.childNodes);
+      if (hadFocus) focusAgain(row, focused);
+    } else if (!now && (key > end || theirs.dataset.more === undefined) && !row.classList.contains("gone")) {
+      row.classList.add("gone");
+      for (const link of row.querySelectorAll("a")) link.removeAttribute("href");
+      (row.querySelector("th, h2") ?? row).append(Object.assign(document.createElement("span"), { className: "fault", textContent: " gone" }));
+    }
+  }
+  const left = [...there.keys()];
+  ours.append(...left.filter((key) => key < bottom).map((key) => there.get(key)));
+  const newer = left.filter((key) => key > top).length;
+  news.push(...newsOf(ours, newer, newer === theirs.children.length));
+  const late = left.filter((key) => key < top && key > bottom).length;
+  if (late && ours.dataset.rows) news.push(`${late} came late`);
+}
 
-function say(id, words) {
+// What is new, in words; of no news, and of rows without a name, nothing.
+function newsOf(rows, count, isMore = false) {
+  const noun = rows.dataset.rows;
+  if (!noun || !count) return [];
+  return [`${count}${isMore ? " or more" : ""} new ${noun}${count === 1 ? "" : "s"}`];
+}
+
+function focusAgain(now, focused) {
+  const href = focused.getAttribute("href");
+  const same = [...now.querySelectorAll("a")].find((link) => link.getAttribute("href") === href);
+  (same ?? find("main")).focus({ preventScroll: true });
+}
+
+// Words in a place for them, with a link that loads the page again, if it has a text.
+function say(id, words, link) {
   const place = find(id);
-  if (place.textContent === words) return;
+  if (place.dataset.words === words) return;
+  place.dataset.words = words;
   place.replaceChildren();
-  if (words) place.append(Object.assign(document.createElement(id === "news" ? "span" : "p"), { textContent: words }));
-}
-
-function listen() {
-  // A browser keeps few connections to a place: pages in the background give theirs back.
-  source?.close();
-  source = null;
-  if (document.hidden || !document.querySelector("[data-live]")) return;
-  source = new EventSource("/live");
-  source.onopen = () => say("connection", "");
-  source.onmessage = (message) => {
-    wanted = message.data;
-    if (wanted !== version) refresh();
-  };
-  source.onerror = () => say("connection", "The viewer doesn't answer: what is shown is how it was. Trying again.");
+  if (!words) return;
+  const said = Object.assign(document.createElement(id === "news" ? "span" : "p"), { textContent: words });
+  if (link) said.append(" ", Object.assign(document.createElement("a"), { href: location.pathname + location.search, textContent: link }));
+  place.append(said);
 }
 
 // --- The blink comparator: `part` of the width, from the left, shows the image before.
@@ -191,7 +250,7 @@ function compare() {
   if (sessionStorage.getItem("blink") && !isCalm.matches) blink(true);
 }
 
-// --- The chart: drawn from the table.
+// --- The chart: drawn from the numbers that the table has.
 
 const TICKS = [1, 5, 10, 30, 60, 300, 600, 1800, 3600, 10800, 21600, 43200, 86400, 604800, 2592000, 31536000, 315360000];
 let chart = null;
@@ -200,9 +259,9 @@ function drawChart() {
   const place = find("chart");
   if (!place) return;
   const step = Number(place.dataset.step);
-  const rows = [...document.querySelectorAll("#counts tbody tr")].map((row) => row.dataset).reverse();
-  const counts = new Map(rows.map((row) => [Number(row.time), [Number(row.images), Number(row.events)]]));
-  const [first, last] = [Number(rows[0].time), Number(rows.at(-1).time)];
+  const rows = JSON.parse(place.dataset.counts).reverse(); // each with its time, images and events
+  const counts = new Map(rows.map(([time, ...both]) => [time ?? 0, both]));
+  const [first, last] = [rows[0][0] ?? 0, rows.at(-1)[0] ?? 0];
   const times = Array.from({ length: Math.round((last - first) / step) + 1 }, (_, place) => first + place * step);
   const series = [0, 1].map((which) => times.map((time) => counts.get(time)?.[which] ?? 0));
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -233,6 +292,5 @@ if (find("chart") || document.title.startsWith("Timeline")) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
 }
 if (find("blink")) addEventListener("load", compare);
-document.addEventListener("visibilitychange", listen);
-addEventListener("pageshow", listen);
-addEventListener("pagehide", () => source?.close());
+document.addEventListener("visibilitychange", ask);
+addEventListener("pageshow", ask);
