@@ -2,9 +2,9 @@
 
 A decoder draws something in the place of what is missing, mostly without a word: a false change.
 Each format tells in its own way. JPEG has no checksum, so libjpeg's warnings about impossible data
-are heard, except for those that harm no pixel. PNG has checksums, and so has TIFF with Deflate. GIF
-and WebP have parts whose lengths must fit, and TIFF has strips that must be there. BMP says nothing
-but its size, which decoding finds out.
+are heard, except for those that harm no pixel. PNG and gzip have checksums; TIFF has with Deflate,
+and FITS if it likes. GIF and WebP have parts whose lengths must fit, and TIFF has strips that must
+be there. BMP says nothing but its size, which decoding finds out.
 """
 
 import io
@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from pipeline.comparison.fits import FITS, GZIP, damage_of_fits
 from pipeline.retrying import retrying
 
 # Some cameras put up to 8 bytes between the data of a scan and the marker after them. More bytes
@@ -183,7 +184,7 @@ def _check_deflate(strip: bytes) -> str:
         try:
             inflating.decompress(strip, INFLATED_AT_A_TIME)
         except zlib.error as error:
-            return f"its bytes are not as they were written ({error})"
+            return f"it can't be unpacked ({str(error).rpartition(': ')[2]})"
         strip = inflating.unconsumed_tail
     return ""
 
@@ -195,4 +196,6 @@ CHECKS: dict[bytes, Callable[[bytes], str]] = {  # by what the files of a format
     b"RIFF": _check_webp,
     b"II": _check_tiff,
     b"MM": _check_tiff,
+    FITS: damage_of_fits,
+    GZIP: damage_of_fits,
 }

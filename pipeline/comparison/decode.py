@@ -1,24 +1,19 @@
 """Decode the bytes of a picture file into pixels that can be compared."""
 
 import io
-import itertools
 import warnings
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipeline.comparison.planes import DEEP, AnyImage, check_size, image_of, is_number
+from pipeline.comparison.fits import is_fits, read_fits
+from pipeline.comparison.planes import DEEP, AnyImage, check_size, is_number
 from pipeline.comparison.strips import strips
-from pipeline.errors import InvalidInput
+from pipeline.errors import InvalidInput, PipelineError
 from pipeline.retrying import retrying
 
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")  # of these
-FITS = b"SIMPLE  ="  # how a FITS file begins
-MAX_FITS_PARTS = 100  # in which an image is looked for
 
 MODES = {  # of Pillow: the mode in which an image of that mode is compared
     **{mode: mode for mode in ("L", "RGB", "RGBA", "CMYK", "I;16")},
@@ -52,14 +47,14 @@ def decode(content: bytes, path: str = "the file") -> AnyImage:
     for the error's text.
     """
     try:
-        upright = (_decode_fits if content.startswith(FITS) else _decode)(content, path)
+        upright = (read_fits if is_fits(content) else _decode)(content, path)
         if upright.mode == "F" and not any(
             is_number(np.asarray(upright.crop((0, top, upright.width, bottom)))).any()
             for top, bottom in strips(*upright.size)
         ):
             raise InvalidInput(f"{path} has no pixel with a value")
         return upright
-    except (InvalidInput, MemoryError):
+    except (PipelineError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         if content.startswith(BEGINNINGS):
@@ -86,24 +81,3 @@ def _decode(content: bytes, path: str) -> Image.Image:
     upright = image if image.mode == MODES[image.mode] else image.convert(MODES[image.mode])
     upright.info = {}  # Pillow would copy it to each strip
     return upright
-
-
-def _decode_fits(content: bytes, path: str) -> AnyImage:
-    """The first image of two dimensions in a FITS file, where the lowest row comes first."""
-    if not find_spec("astropy"):
-        raise InvalidInput(f"{path} needs astropy; install it with pip install astropy")
-    # Imported here, since astropy is optional and takes a while to import.
-    fits: Any = import_module("astropy.io.fits")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # A compressed image is not looked at: the C code that unpacks it is not trusted with
-        # files of strangers.
-        options = {"memmap": False, "disable_image_compression": True}
-        with fits.open(io.BytesIO(content), **options) as parts:
-            for part in itertools.islice(parts, MAX_FITS_PARTS):
-                shape: tuple[int, ...] = part.shape if part.is_image else ()
-                *more, height, width = (1, 0, 0, *shape)[-max(2, len(shape)) :]
-                if width * height and set(more) <= {1}:
-                    check_size(width, height, path)
-                    return image_of([part.data.reshape(height, width)[::-1]], path)
-    raise InvalidInput(f"{path} has no image of two dimensions")

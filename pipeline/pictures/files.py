@@ -16,13 +16,14 @@ import msgspec
 from PIL import Image
 
 from pipeline.comparison.damage import damage_of
-from pipeline.comparison.decode import FITS, FORMATS, decode
+from pipeline.comparison.decode import FORMATS, decode
+from pipeline.comparison.fits import GZIP, is_fits, parts_left_out
 from pipeline.errors import InvalidInput, TransientError
 from pipeline.messages import Path
 from pipeline.pictures.picture import Picture
 from pipeline.retrying import retrying
 from pipeline.store.local_files import read_whole, reason_of
-from pipeline.store.names import EXTENSIONS
+from pipeline.store.names import EXTENSIONS, extension_of
 from pipeline.terminal import printable
 
 USUAL_EXTENSIONS = {"TIFF": "tif", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
@@ -79,29 +80,25 @@ def picture_of(path: str, content: bytes, accept_damaged: bool = False) -> Pictu
     decode(content, name)
     if not accept_damaged and (damage := damage_of(content)):
         raise InvalidInput(f"{name} is a damaged image: {damage}; --accept-damaged takes it")
-    extension = _extension(name)
-    if extension not in EXTENSIONS:
-        extension = _usual_extension(content)
+    extension = extension_of(name) or _usual_extension(content)
     original_name = None
     with suppress(msgspec.ValidationError, UnicodeEncodeError):  # a name can be any bytes
         original_name = msgspec.convert(name.encode().decode(), Path)
     remark = f": {printable(original_name or 'a file whose name is no text')}"
+    if is_fits(content) and (left_out := parts_left_out(content)):
+        remark += f" ({printable(left_out)})"
     return Picture(content, extension, original_name, remark=remark)
 
 
 def has_image_name(path: str) -> bool:
     """Whether the name says that the file is a picture and not hidden."""
     name = os.path.basename(path)
-    return not name.startswith(".") and _extension(name) in EXTENSIONS
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1][1:].lower()
+    return not name.startswith(".") and bool(extension_of(name))
 
 
 def _usual_extension(content: bytes) -> str:
     """The usual extension of the format that the bytes have."""
-    if content.startswith(FITS):
-        return "fits"
+    if is_fits(content):
+        return "fits.gz" if content.startswith(GZIP) else "fits"
     image_format = Image.open(io.BytesIO(content), formats=FORMATS).format
     return USUAL_EXTENSIONS.get(str(image_format), EXTENSIONS[0])

@@ -311,11 +311,11 @@ def test_fits_of_any_type(kind: type, mode: str) -> None:
 
 
 def test_fits_whose_image_comes_later_or_is_scaled() -> None:
-    """The first image of two dimensions is taken; BSCALE, BZERO and BLANK are applied."""
+    """The image may come after others; BSCALE, BZERO and BLANK are applied."""
     values = np.arange(20, dtype=np.int16).reshape(4, 5)
     table = fits.BinTableHDU.from_columns([fits.Column("a", "I", array=[1, 2])])
     cube = fits.ImageHDU(np.zeros((2, 3, 4)))
-    later = as_fits(np.zeros(0), table, cube, fits.ImageHDU(values), fits.ImageHDU(values + 1))
+    later = as_fits(np.zeros(0), table, cube, fits.ImageHDU(values))
     assert np.array_equal(np.asarray(decode(later)), values[::-1])
     scaled = as_fits(values, BSCALE=0.5, BZERO=10.0, BLANK=3)
     expected = np.where(values == 3, np.nan, values * 0.5 + 10)[::-1]
@@ -344,7 +344,6 @@ PLAIN_FITS = as_fits(np.arange(20, dtype=np.int16).reshape(4, 5))
         (with_card(PLAIN_FITS, "NAXIS1", "6000"), "damaged"),
         (with_card(PLAIN_FITS, "NAXIS", "999"), "damaged|no image of two"),
         (with_card(PLAIN_FITS, "BITPIX", "17"), "damaged"),
-        (as_fits(np.zeros((2, 3, 4))), "no image of two dimensions"),
         (as_fits(np.zeros(7)), "no image of two dimensions"),
         (as_fits(np.zeros((0, 4))), "no image of two dimensions"),
         (as_fits(np.full((3, 4), 2**60)), "integers beyond 53 bits"),

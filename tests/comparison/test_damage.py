@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,6 +18,9 @@ from pipeline.errors import InvalidInput
 
 SCENE = Image.effect_noise((160, 120), 60).convert("RGB")
 SCENE.paste(Image.linear_gradient("L").resize((80, 120)), (40, 0))
+
+
+STEADY = settings(deadline=None, derandomize=True)
 
 
 def file(kind: str = "JPEG", mode: str = "RGB", **options: object) -> bytes:
@@ -149,6 +152,7 @@ OTHERS = {
 }
 
 
+@STEADY
 @given(st.sampled_from(sorted(OTHERS)), st.floats(0.001, 0.999), st.integers(1, 3000))
 def test_any_hole_and_any_end_too_early(kind: str, share: float, size: int) -> None:
     """Each format knows it, whatever is missing and wherever."""
@@ -167,6 +171,7 @@ def is_same(content: bytes, other: bytes) -> bool:
     return np.array_equal(np.asarray(image), np.asarray(other_image))
 
 
+@STEADY
 @given(st.sampled_from(["PNG", "PNG with a palette"]), st.floats(0, 0.999), st.binary(min_size=1))
 def test_any_other_bytes_in_a_png(kind: str, share: float, new: bytes) -> None:
     """A PNG has a checksum of each of its parts: other bytes are the same pixels, or known."""
@@ -215,6 +220,7 @@ def test_what_is_missing_beside_the_decoded_pixels(content: bytes, reason: str) 
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG", b"GIF8", b"RIFF", b"II", b"MM", b"\xff\xd8", b""])
+@STEADY
 @given(rest=st.binary(max_size=60))
 def test_any_bytes(content: bytes, rest: bytes) -> None:
     """A verdict of any bytes comes at once, without an error."""

@@ -1,5 +1,6 @@
 """Pictures of one's own: files, directories, one that a camera fills; thresholds and masks."""
 
+import gzip
 import os
 import random
 import shutil
@@ -173,7 +174,7 @@ def spoilt(folder: Path) -> dict[str, str]:
     blank = np.full((4, 5), np.nan, np.float32)
     fits.PrimaryHDU(blank).writeto(folder / "nan.fits")
     Image.fromarray(blank).save(folder / "nan.tif")
-    fits.PrimaryHDU(np.zeros((3, 4, 5), np.int16)).writeto(folder / "cube.fits")
+    fits.PrimaryHDU(np.zeros(9, np.int16)).writeto(folder / "row.fits")
     with (folder / "endless.tif").open("wb") as file:
         file.truncate(2**40)
     os.mkfifo(folder / "pipe.jpg")
@@ -189,7 +190,7 @@ def spoilt(folder: Path) -> dict[str, str]:
         "text.png": "is no image of",
         "nan.fits": "has no pixel with a value",
         "nan.tif": "has no pixel with a value",
-        "cube.fits": "has no image of two dimensions",
+        "row.fits": "has no image of two dimensions",
         "endless.tif": "bytes, more than",
         "pipe.jpg": "is no regular file",
         "dangling.jpg": "can't be read: No such file",
@@ -214,6 +215,38 @@ def test_what_cannot_be_used_is_set_aside(pipeline: Pipeline, folder: Path) -> N
     assert all(record.key == b"" for record in pipeline.records("dead-letters"))
     listed = command(pipeline, "dead-letters")
     listed.says(f"image_receiving  file {folder}/nan.fits  nan.fits has no pixel with a value")
+    command(pipeline, "audit")
+
+
+def test_compressed_fits(pipeline: Pipeline, folder: Path) -> None:
+    """As observatories deliver it: found by its names, stored under them, compared as if plain."""
+    counts = sky(9).astype(np.int16)
+    with_star = counts.copy()
+    with_star[30:36, 40:46] += 500
+    empty = fits.PrimaryHDU()
+    mask = fits.CompImageHDU((counts > 40).astype(np.uint8))
+    for name, parts in {
+        "a.fits.fz": [empty, fits.CompImageHDU(counts)],
+        "b.FZ": [empty, fits.CompImageHDU(with_star)],
+        "c.fits": [empty, fits.CompImageHDU(counts)],
+        "d.fits": [fits.PrimaryHDU(counts)],
+        "e.fits": [empty, mask, fits.ImageHDU(counts)],
+    }.items():
+        fits.HDUList(parts).writeto(folder / name)
+    (folder / "d.fit.gz").write_bytes(gzip.compress((folder / "d.fits").read_bytes()))
+    (folder / "d.fits").unlink()
+    (folder / "f.jpg.gz").write_bytes(gzip.compress(b"no FITS"))
+    analysis = pipeline.start("image_analysis.py")
+    receiving = pipeline.receive("--from", str(folder))
+    assert receiving.lines[-1] == "image_receiving: received 5 images; 0 set aside"
+    receiving.says(
+        r"00004  received: e.fits \(not compared: part 1 \(COMPRESSED_IMAGE, 96 x 64\)\)"
+    )
+    receiving.says("left alone .*: 1 hidden or without an image's extension")
+    stored = ["00000.fits.fz", "00001.fits.fz", "00002.fits", "00003.fits.gz", "00004.fits"]
+    assert pipeline.files("image_database") == stored
+    analysis.says("00004  unchanged")
+    assert pipeline.ids("image-events") == ["00001", "00002"]
     command(pipeline, "audit")
 
 
