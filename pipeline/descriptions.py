@@ -46,6 +46,7 @@ class Description:
 
     lines: list[tuple[str, str]]  # every name with its value, as they stand in the text
     fault: str  # what is wrong with the text; empty if nothing is
+    kind: EventKind = "changed"
     image_path: str = ""
     previous_image_path: str = ""
     difference_path: str = ""
@@ -113,6 +114,7 @@ def read_description(content: bytes, event_id: str) -> Description:
     return Description(
         lines,
         fault,
+        kind=SCENE_CHANGED if values.get(KIND) == SCENE_CHANGED else "changed",
         image_path=values.get(IMAGE, ""),
         previous_image_path=values.get(PREVIOUS_IMAGE, ""),
         difference_path=values.get(DIFFERENCE_IMAGE, ""),

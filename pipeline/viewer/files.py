@@ -110,7 +110,7 @@ class FileFollower:
     def _read(self, threads: ThreadPoolExecutor, ids: Sequence[str]) -> set[str]:
         """Put the events of these ids into the index; the ids of those that can be read."""
         rows = [row for row in threads.map(self._row, ids) if row]
-        self._index.write("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._index.write("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         self._index.write(
             "INSERT INTO images (id, source, number, time) VALUES (?, ?, ?, ?) "
             "ON CONFLICT DO UPDATE SET time = excluded.time",
@@ -130,7 +130,7 @@ class FileFollower:
         text = event.description
         return (
             *(event.id, event.source, event.number, event.received),
-            *(text.changed_percent, text.rms, text.changed_box, text.fault),
+            *(text.changed_percent, text.rms, text.changed_box, text.fault, text.kind),
         )
 
     def _add_images(self, images: dict[str, str]) -> None:

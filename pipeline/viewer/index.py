@@ -16,7 +16,7 @@ from pipeline.errors import FatalError, TransientError
 
 TABLES = """
 CREATE TABLE events (id TEXT PRIMARY KEY, source TEXT, number INT, received INT, share REAL,
-    rms TEXT, box TEXT, fault TEXT) WITHOUT ROWID;
+    rms TEXT, box TEXT, fault TEXT, kind TEXT) WITHOUT ROWID;
 CREATE INDEX newest_events ON events (received, number, source);
 CREATE INDEX events_of_source ON events (source, received, number);
 CREATE TABLE images (id TEXT PRIMARY KEY, source TEXT, number INT, listed INT DEFAULT 0,

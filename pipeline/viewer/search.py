@@ -3,11 +3,11 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 from pipeline.descriptions import seconds_of
-from pipeline.messages import IMAGE_ID, SOURCE, parts_of
+from pipeline.messages import IMAGE_ID, SOURCE, EventKind, parts_of
 from pipeline.viewer.formats import form_time, plain, quoted
 from pipeline.viewer.index import Index, Row
 
@@ -18,7 +18,9 @@ FIELDS = {  # in addresses, and as the form calls them
     "from": "From",
     "to": "Before",
     "least": "Changed at least",
+    "kind": "Kind",
 }
+KINDS = get_args(EventKind)
 MAX_TIME = 253_402_300_800  # the year 10000, which neither forms nor pages can write
 
 Position = tuple[int, int, str]  # in the list of events: when received, number, source
@@ -33,6 +35,7 @@ class Search:
     since: int | None = None  # seconds since 1970
     until: int | None = None  # seconds since 1970, not included
     least: float | None = None  # changed share in percent
+    kind: str = ""  # empty: any kind
     typed: Mapping[str, str] = field(default_factory=dict)  # each field as it was asked for
     faults: Mapping[str, str] = field(default_factory=dict)  # what makes no sense, by field
 
@@ -65,12 +68,16 @@ class Search:
         number = r"([0-9]{1,3})?(\.[0-9]{1,20})?"
         if not re.fullmatch(number, least) or least == "." or float(least or 0) > 100:
             faults["least"] = f"{quoted(least)} is no share; write a number from 0 to 100."
+        kind = typed.get("kind", "")
+        if kind not in ("", *KINDS):
+            faults["kind"] = f"{quoted(kind)} is no kind; they are {' and '.join(KINDS)}."
         return cls(
             id="" if "id" in faults else id_,
             source="" if "source" in faults else source,
             since=None if "from" in faults else since,
             until=None if "to" in faults else until,
             least=float(least) if least and "least" not in faults else None,
+            kind="" if "kind" in faults else kind,
             typed=typed,
             faults=faults,
         )
@@ -83,6 +90,7 @@ class Search:
             "received >= ?": self.since,
             "received < ?": self.until,
             "share >= ?": self.least,
+            "kind = ?": self.kind or None,
         }
         given = {condition: value for condition, value in wanted.items() if value is not None}
         return " AND ".join(["TRUE", *given]), list(given.values())
@@ -95,6 +103,7 @@ class Search:
             "from": form_time(self.since),
             "to": form_time(self.until),
             "least": plain(self.least),
+            "kind": self.kind,
             **more,
         }
         given = {name: value for name, value in asked.items() if value}

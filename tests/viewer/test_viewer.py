@@ -456,6 +456,7 @@ RUBBISH = {
     "/?older=1": "is no place",
     "/?newer=x.00003": "is no place",
     "/?older=" + "9" * 99 + ".00003": "is no place",
+    "/?kind=dusk": "“dusk” is no kind; they are changed and scene changed",
     "/?sorce=cam1": "“sorce”; a search has id, source",
     "/?id=3&" + "x" * 30_000: "a search has id",
     "/timeline?from=0000-00-00": "is no time",
@@ -737,6 +738,31 @@ def test_a_page_that_takes_long_holds_up_no_other() -> None:
         assert index.select("SELECT count(*) FROM events")[0][0] == number + 1
     assert thread.is_alive()
     thread.join()
+
+
+@pytest.mark.browser
+def test_a_changed_scene(alone: Pipeline, browser: Watched) -> None:
+    """It is marked wherever an event is shown, and found by its kind."""
+    put_event(alone.data, "00003")
+    put_event(alone.data, "00007")
+    dusk = describe("00007", minute(1), 99.9, {"Kind": "scene changed"})
+    put_description(alone.data, "00007", dusk)
+    viewer = Viewer(alone)
+    viewer.waits_for("/", "2 events")
+    page = browser.open(viewer.url)
+    expect(page.locator("#events th")).to_have_text(["00007 scene changed", "00003"])
+    page.get_by_label("Kind").select_option("scene changed")
+    page.get_by_role("button", name="Search").click()
+    assert ids(page) == ["00007"]
+    expect(page.get_by_label("Kind")).to_have_value("scene changed")
+    is_well_made(page)
+    page.get_by_role("link", name="00007").click()
+    expect(page.locator("h1")).to_have_text("Event 00007 scene changed")
+    is_well_made(page)
+    page.goto(f"{viewer.url}/?kind=changed")
+    assert ids(page) == ["00003"]
+    page.goto(f"{viewer.url}/timeline")
+    expect(page.locator(".newest")).to_contain_text("Event: scene changed, 99.9 % changed")
 
 
 @pytest.mark.browser

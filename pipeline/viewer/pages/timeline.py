@@ -54,7 +54,7 @@ def timeline(site: Site, request: Request) -> Response:
     )
     newest = index.select(
         "SELECT *, (SELECT share FROM events WHERE events.id = images.id) AS share, "
-        "EXISTS (SELECT 1 FROM events WHERE events.id = images.id) AS is_event, "
+        "(SELECT kind FROM events WHERE events.id = images.id) AS kind, "
         "(SELECT letters.reason FROM letters WHERE image_id = images.id) AS set_aside "
         "FROM images WHERE listed AND source = ? ORDER BY number DESC LIMIT ?",
         (source, NEWEST),
