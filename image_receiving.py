@@ -39,6 +39,7 @@ from pipeline.stream.connection import Kafka
 from pipeline.stream.membership import MAX_BATCH
 from pipeline.stream.outbox import Outbox, receiver_name
 from pipeline.terminal import printable, say
+from pipeline.wording import count_of
 
 BATCH_BYTES = 32 * 2**20  # of images in the batches of all sources; each has two in memory
 FOUND_SOURCES = 8  # for which there is room, where the names of files make the sources
@@ -67,9 +68,11 @@ def main() -> None:
     expected = options.expected_count({name: count["set aside"] for name, count in counts.items()})
     missing = expected - total["received"]
     if missing > 0:
-        raise FatalError(f"image_receiving: stopped; {missing} of {expected} images are missing")
+        raise FatalError(
+            f"image_receiving: stopped; {missing} of {count_of(expected, 'image')} missing"
+        )
     set_aside = f"; {total['set aside']} set aside" if options.paths else ""
-    say(f"image_receiving: received {total['received']} images{set_aside}")
+    say(f"image_receiving: received {count_of(total['received'], 'image')}{set_aside}")
 
 
 def open_database(source: str, settings: Settings) -> Database:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.comparison.decode import decode
+from pipeline.comparison.decode import FORMAT_NAMES, decode
 from pipeline.comparison.measure import Rule, mask_of
 from pipeline.errors import InvalidInput
 from pipeline.messages import SOURCE
@@ -21,6 +21,7 @@ from pipeline.settings import REPOSITORY, Location, Parser, Settings, matching
 from pipeline.stop_signal import StopSignal
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_ALERTS, IMAGE_EVENT_DATABASE, digest
 from pipeline.terminal import say
+from pipeline.wording import percent_of
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,19 @@ def _receiving_parser() -> Parser:
     parser = Parser("Receive images, from files or made from the original: store, publish them.")
     count = matching("0*[1-9][0-9]{0,8}", "a whole number from 1 to 999999999")
     source = matching(f"({SOURCE})?", "1 to 64 of a-z, 0-9 and _")
-    about = "images of each source; default: 11, or all that the files have"
+    about = "how many images to receive of each source; default: 11, or all that the files have"
     parser.add_argument("--count", metavar="N", type=count, help=about)
     sources = matching("[1-9][0-9]{0,2}", "a whole number from 1 to 999")
     seconds = matching(r"[0-9]{1,5}(\.[0-9]+)?", "a number of seconds, from 0 to 99999")
-    about = "default: one without a name; may be given several times"
+    about = "whose images they are; can be given several times; default: a source without a name"
     parser.add_argument("--source", metavar="NAME", type=source, action="append", help=about)
-    about = "as --source cam1 --source cam2 ... up to this number"
+    about = "how many sources to receive at the same time: cam1, cam2, ... up to this number"
     parser.add_argument("--sources", metavar="N", type=sources, help=about)
-    about = "between two images of a source; default: 0, as fast as it goes"
+    about = "time between two images of a source; default: 0, as fast as it goes"
     parser.add_argument("--interval", metavar="SECONDS", type=seconds, default="0", help=about)
     about = (
-        "files, and directories of them, in the order of their names, in which frame2 is before "
-        "frame10: JPEG, PNG, TIFF, FITS, GIF, BMP, WebP"
+        f"your own pictures, {FORMAT_NAMES}: files, and directories of them, in the order of their "
+        "names, in which frame2 is before frame10"
     )
     parser.add_argument(
         "--from", metavar="PATH", dest="paths", nargs="+", action="extend", default=[], help=about
@@ -171,7 +172,11 @@ def analysis_options(arguments: Sequence[str] | None = None) -> tuple[Rule, Sett
     add_rule(parser)
     options = parser.parse_args(arguments)
     settings = parser.settings(options)
-    return read_rule(parser, options), settings
+    rule = read_rule(parser, options)
+    if rule.mask:
+        share = rule.mask.histogram()[255] / (rule.mask.width * rule.mask.height)
+        say(f"image_analysis: {percent_of(share)} of the mask is white, where changes don't count")
+    return rule, settings
 
 
 def alert_options(arguments: Sequence[str] | None = None) -> tuple[AlertOptions, Settings]:
@@ -192,13 +197,19 @@ def alert_options(arguments: Sequence[str] | None = None) -> tuple[AlertOptions,
 def add_rule(parser: Parser) -> None:
     """Add the options that say which change is an image event."""
     number = matching(r"[0-9]{1,10}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", "a number, as in 10")
-    about = "the least block difference that is an event, in the image's own units; 0: any; "
+    about = (
+        "how large a change must be to be an event; 0: any difference; N is the mean difference of "
+        "a block of 8 x 8 pixels, in the image's own unit"
+    )
     parser.add_setting("--threshold", "N", "0", number, about)
-    about = "an event of more than so many percent of the pixels is told as a changed scene; "
+    about = "over how many percent of the pixels an event is a changed scene, as at dusk"
     percent = matching(r"100|[0-9]{1,2}(\.[0-9]{1,20})?", "percent, from 0 to 100, as in 80")
     parser.add_setting("--scene-change", "PERCENT", None, percent, about)
-    about = "an image that isn't black where changes are to be ignored; "
-    parser.add_setting("--mask", "FILE", None, about=about)
+    about = (
+        "a picture that is white where changes don't count; grey is white if it is at least half "
+        "as bright"
+    )
+    parser.add_setting("--mask", "FILE", None, str, about)
 
 
 def read_rule(parser: Parser, options: Namespace) -> Rule:
@@ -216,8 +227,10 @@ def read_rule(parser: Parser, options: Namespace) -> Rule:
 
 def add_recipients(parser: Parser) -> None:
     """Add the option that names the file of the recipients."""
-    about = "who else is told; not given, recipients.toml beside the data, if there is one; "
-    parser.add_setting("--recipients", "FILE", None, about=about)
+    about = (
+        "who else is told of an event: a file like recipients.toml beside the data, which counts"
+    )
+    parser.add_setting("--recipients", "FILE", None, str, f"{about} where no other is named")
 
 
 def recipients_file(named: str | None, data: Location) -> Path | None:

@@ -63,25 +63,27 @@ class Parser(argparse.ArgumentParser):
         server = f"{HOST}:{PORT}"
         servers = matching(f"{server}(,{server})*", "HOST:PORT, as in localhost:9092")
         seconds = matching(r"\d{1,5}(\.\d+)?", "a number of seconds, from 0 to 99999")
-        for option, metavar, default, check in (
-            ("--bootstrap-servers", "HOST:PORT,...", "localhost:9092", servers),
-            ("--data", "DIRECTORY|URL", str(REPOSITORY), directory),
-            ("--kafka-wait", "SECONDS", "60", seconds),
+        where = "where the four image_* directories are: a directory, or s3://bucket/prefix"
+        wait = "seconds to wait for a Kafka that isn't there"
+        for option, metavar, default, check, about in (
+            ("--bootstrap-servers", "HOST:PORT,...", "localhost:9092", servers, "where Kafka is"),
+            ("--data", "DIRECTORY|URL", str(REPOSITORY), directory, where),
+            ("--kafka-wait", "SECONDS", "60", seconds, wait),
         ):
-            self.add_setting(option, metavar, default, check)
+            self.add_setting(option, metavar, default, check, about)
 
     def add_setting(
         self,
         option: str,
         metavar: str,
         default: str | None,
-        check: Callable[[str], str] = str,
-        about: str = "",
+        check: Callable[[str], str],
+        about: str,
     ) -> None:
         """Add an option whose default an environment variable can give."""
         variable = VARIABLES[option]
         value = os.environ.get(variable) or default
-        about += f"default: {variable}, or {default or 'none'}"
+        about += f"; default: {variable}, or {default or 'none'}"
         self.add_argument(option, default=value, type=check, metavar=metavar, help=about)
 
     def error(self, message: str) -> NoReturn:

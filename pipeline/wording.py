@@ -38,6 +38,12 @@ def count_of(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def percent_of(share: float) -> str:
+    """A share of 0 to 1 in percent, with three digits, and never rounded to all or nothing."""
+    text = f"{100 * share:.3g}"
+    return f"{text if share == 1 or text != '100' else 99.9} %"
+
+
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """The question whether one of these words was meant; empty if none of them is like it."""
     return "".join(f"; did you mean {match}?" for match in get_close_matches(word, words, 1))

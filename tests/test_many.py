@@ -204,7 +204,7 @@ def test_a_pause_between_images(small: Pipeline) -> None:
     slow = small.start("image_receiving.py", "--interval", "3600")
     slow.says("00000  received")
     assert slow.stop(signal.SIGINT) == 1
-    assert slow.lines[-1].endswith("stopped; 10 of 11 images are missing")
+    assert slow.lines[-1].endswith("stopped; 10 of 11 images missing")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from pipeline.errors import InvalidInput, PipelineError
 from pipeline.retrying import retrying
 
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
+FORMAT_NAMES = "JPEG, PNG, TIFF, FITS, GIF, BMP and WebP"  # what is decoded, for people
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")  # of these
 
 MODES = {  # of Pillow: the mode in which an image of that mode is compared
@@ -61,7 +62,7 @@ def decode(content: bytes, path: str = "the file") -> AnyImage:
             raise InvalidInput(
                 f"{path} is a damaged image: what it says of itself is cut"
             ) from error
-        raise InvalidInput(f"{path} is no image of {', '.join(FORMATS)}, FITS") from error
+        raise InvalidInput(f"{path} is no image of {FORMAT_NAMES}") from error
     except Exception as error:  # decoders raise whatever they stumble over
         raise InvalidInput(f"{path} is a damaged image: {error}") from error
 

@@ -35,6 +35,7 @@ from pipeline.comparison.overlap import (
 from pipeline.comparison.planes import DEEP, AnyImage, Planes
 from pipeline.comparison.unmatched import changed_boxes, unmatched_parts, with_unmatched_parts
 from pipeline.retrying import retrying
+from pipeline.wording import percent_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Change:
     @property
     def percent(self) -> str:
         """The changed share for people, never rounded to 0 %."""
-        return f"{100 * self.changed_share:.3g} %"
+        return percent_of(self.changed_share)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +93,20 @@ class Rule:
 
 @retrying
 def mask_of(image: AnyImage) -> Image.Image:
-    """The mask that an image gives: mode L, 255 where it is neither black nor transparent."""
+    """The mask that an image gives: mode L, 255 where the image is white.
+
+    White is what is at least half as bright as the brightest place, and not transparent by half.
+    """
     if isinstance(image, Planes):
-        is_masked = reduce(np.logical_or, [plane != 0 for plane in image.planes])
+        brightness = reduce(np.maximum, image.planes)
     elif image.mode in (*DEEP, "F"):
-        is_masked = np.asarray(image) != 0
+        brightness = np.asarray(image)
     else:
-        *colours, alpha = (np.asarray(channel) for channel in image.convert("RGBA").split())
-        is_masked = (reduce(np.maximum, colours) > 0) & (alpha > 0)
-    return Image.fromarray(is_masked.astype(np.uint8) * 255)
+        brightness = reduce(np.maximum, map(np.asarray, image.convert("RGBA").split()[:3]))
+        brightness = np.minimum(brightness, np.asarray(image.convert("RGBA").split()[3]))
+    brightest = brightness.max(where=np.isfinite(brightness), initial=0)
+    is_white = (brightness > 0) & (brightness >= brightest / 2)
+    return Image.fromarray(is_white.astype(np.uint8) * 255)
 
 
 @retrying

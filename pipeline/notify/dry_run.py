@@ -11,6 +11,7 @@ from pipeline.stream.connection import Kafka
 from pipeline.stream.positions import position_of
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import printable, say
+from pipeline.wording import count_of
 
 
 def dry_run(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
@@ -38,4 +39,5 @@ def dry_run(kafka: Kafka, recipients: Mapping[str, Recipient]) -> None:
             when = f"with what else comes until {until}" if last[name] > came else "at once"
             notification = Notification(recipient=name, event=event, alert_path=event.path)
             say(f"{event.event_id}  would tell {name} {when}: {title([notification])}")
-    say(f"{len(records)} events, {len(recipients)} recipients; nobody was told")
+    events, people = count_of(len(records), "event"), count_of(len(recipients), "recipient")
+    say(f"{events}, {people}; nobody was told")

@@ -5,6 +5,7 @@ from datetime import UTC
 
 from pipeline.descriptions import SCENE_CHANGED, what_happened
 from pipeline.messages import ImageEvent, Notification
+from pipeline.wording import percent_of
 
 MAX_LISTED = 20  # events in one message; the others are counted
 
@@ -22,7 +23,9 @@ def event_line(event: ImageEvent) -> str:
     """An image event in one line."""
     facts = [
         SCENE_CHANGED if event.kind == SCENE_CHANGED else "",
-        f"{event.changed_share:.3g} of the pixels" if event.changed_share is not None else "",
+        f"{percent_of(event.changed_share)} of the pixels"
+        if event.changed_share is not None
+        else "",
         f"RMS {event.rms:.4g}" if event.rms is not None else "",
         f"{event.received.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if event.received else "",
     ]

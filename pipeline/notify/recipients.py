@@ -23,7 +23,7 @@ from msgspec import Meta, Struct
 from pipeline.messages import ImageEvent, Measure, Pixels, Share, Source
 from pipeline.notify.channels import channel_fault, url_fault
 from pipeline.terminal import printable
-from pipeline.wording import did_you_mean
+from pipeline.wording import did_you_mean, percent_of
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -86,7 +86,8 @@ class Recipient(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, d
         if self.sources is not None and event.source not in self.sources:
             return f"source {event.source!r} is none of {self.sources}"
         if share is not None and share < self.least_changed_share:
-            return f"{share:.3g} of the pixels changed, which is under {self.least_changed_share:g}"
+            least = percent_of(self.least_changed_share)
+            return f"{percent_of(share)} of the pixels changed, which is under {least}"
         if event.rms is not None and event.rms < self.least_rms:
             return f"RMS {event.rms:.4g} is under {self.least_rms:g}"
         if event.kind == "scene changed" and not self.scene_changes:

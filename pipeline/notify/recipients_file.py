@@ -25,6 +25,7 @@ ALLOWED = {  # what each setting may be
     "sources": 'a list of sources, each "" or 1 to 64 of a-z 0-9 _, as in ["cam1", "cam2"]',
     "least_changed_share": "a number from 0 to 1",
     "least_rms": "a number, 0 or more",
+    "scene_changes": "true or false",
     "inside": REGION,
     "outside": REGION,
     "quiet_hours": 'a text, as in "22:00-07:00"',

@@ -16,6 +16,7 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -62,10 +63,12 @@ from pipeline.stream.groups import committed_offsets, is_committed
 from pipeline.stream.positions import RecordPosition, position_of
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
+from pipeline.wording import count_of
 
 SOURCES = ("", "cam1")
 INSTANCES = 2  # of each stage
 LAST = 50  # images of a source that are received undisturbed, so that no outbox is left at the end
+SILENT_SECONDS = 4  # without a line, after which one says how far it is
 SETTLE_SECONDS = 180  # in which all that was received must have gone all the way
 CONSUMED = {stage.consumes for stage in CONSUMING_STAGES}  # topics
 RUBBISH = (b"", b"rubbish", b"\xff\xfe\x00", b"{}", b"[" * 9999, b'{"image_id": "00003"}')
@@ -89,9 +92,13 @@ class Chaos:
         self._settings = settings
         self._random = random.Random(seed)  # noqa: S311 (the same seed must give the same order)
         self._stop = StopSignal(status=130)
-        self._began = time.monotonic()
+        self._began = self._last_line = time.monotonic()
         self._thaw_times: dict[ChildProgram, float] = {}  # of frozen stages
         self._receivers: dict[str, ChildProgram] = {}  # by source
+        ended = threading.Event()
+        closing.callback(ended.set)
+        threading.Thread(target=self._say_progress, args=(ended,), daemon=True).start()
+        self._say("Kafka starts, then two instances of each stage")
         self._broker = self._start_kafka()
         self._stages = [
             self._start(stage.name) for _ in range(INSTANCES) for stage in CONSUMING_STAGES
@@ -110,7 +117,7 @@ class Chaos:
             self._thaw(time.monotonic())
             attacks.pop()()
         self._thaw(math.inf)
-        self._say("quiet, until all went all the way")
+        self._say("no more attacks: the rest is received, and goes all the way")
         for receiver in self._receivers.values():
             receiver.process.wait()
         for source in SOURCES:
@@ -270,7 +277,16 @@ class Chaos:
             raise Stopped(self._stop.status)
 
     def _say(self, line: str) -> None:
-        say(f"{time.monotonic() - self._began:6.1f} s  {line}")
+        self._last_line = time.monotonic()
+        say(f"{self._last_line - self._began:6.1f} s  {line}")
+
+    def _say_progress(self, ended: threading.Event) -> None:
+        """Say how far it is whenever nothing was said for a while, as while Kafka starts."""
+        while not ended.wait(0.5):
+            if time.monotonic() - self._last_line >= SILENT_SECONDS:
+                images = sum(self._stored(source) for source in SOURCES)
+                alerts = len(self.databases[IMAGE_EVENT_ALERTS].names("image_event_alert_"))
+                self._say(f"so far {count_of(images, 'image')} and {count_of(alerts, 'alert')}")
 
     def _check_running(self, stage: ChildProgram) -> None:
         if not stage.is_running:
@@ -359,9 +375,11 @@ def main(arguments: Sequence[str]) -> None:
     parser = Parser("Kill what can die while images flow, and account for each.", "run_pipeline.sh")
     number = matching("[0-9]{1,9}", "a whole number")
     count = matching("[2-9][0-9]{2}|[1-9][0-9]{3,5}", "a whole number from 200 to 999999")
-    parser.add_argument("--chaos", action="store_true")
-    parser.add_argument("--seed", type=number, default="0", help="which order; default: 0")
-    parser.add_argument("--count", type=count, default="400", help="images; default: 400")
+    parser.add_argument("--chaos", action="store_true", help="as run_pipeline.sh takes it")
+    about = "the same number attacks in the same order; default: 0"
+    parser.add_argument("--seed", metavar="N", type=number, default="0", help=about)
+    about = "how many images to receive meanwhile, of two sources; default: 400"
+    parser.add_argument("--count", metavar="N", type=count, default="400", help=about)
     options = parser.parse_args(arguments)
     settings = parser.settings(options)
     directory = Path(tempfile.mkdtemp(prefix="image-pipeline-chaos-"))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from pipeline.errors import FatalError
@@ -14,6 +14,7 @@ from pipeline.stream.dead_letters import CONSUMED, SENT_BACK, DeadLetter
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import transact, transactional_producer
 from pipeline.terminal import printable, say
+from pipeline.wording import count_of
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -24,19 +25,23 @@ def main(arguments: Sequence[str]) -> None:
         "python -m pipeline dead-letters",
     )
     actions = ("list", "show", "send")
-    parser.add_argument("action", nargs="?", choices=actions, default="list", help="default: list")
-    parser.add_argument("ids", nargs="*", metavar="ID", help="as listed: PARTITION:OFFSET")
-    parser.add_argument("--all", action="store_true", help="send all that weren't sent back yet")
+    about = "list all, show some with all that is known of them, or send some back; default: list"
+    parser.add_argument("action", nargs="?", choices=actions, default="list", help=about)
+    about = "which to show or send, as the list has them: PARTITION:OFFSET, as in 0:12"
+    parser.add_argument("ids", nargs="*", metavar="ID", help=about)
+    parser.add_argument(
+        "--all", action="store_true", help="send back all that were not sent back yet"
+    )
     options = parser.parse_args(arguments)
     for name in options.ids:
         if not re.fullmatch(r"[0-9]{1,9}:[0-9]{1,18}", name):
             parser.error(f"{name!r} is no dead letter's id; the list has them, as in 0:12")
     if options.action == "list" and (options.ids or options.all):
-        parser.error("list takes no ids")
+        parser.error("list shows all of them; to see one, give show and its id, as in show 0:12")
     if options.action != "list" and bool(options.ids) == options.all:
         parser.error(f"{options.action} which? give ids{', or --all' * (options.action == 'send')}")
     if options.action == "show" and options.all:
-        parser.error("show takes ids")
+        parser.error("--all is for send; give show the ids to show, as in show 0:12")
     kafka = Kafka(parser.settings(options), StopSignal(status=1))
     if options.action == "send":
         send(kafka, options.ids)
@@ -83,17 +88,24 @@ def list_all(letters: Mapping[str, DeadLetter], sent: set[str]) -> None:
     """Print a line for each letter."""
     for letter in letters.values():
         say(f"{letter}{'  (sent back)' if letter.id in sent else ''}")
-    say(f"{len(letters)} dead letters, {len(sent & {*letters})} of them sent back")
+    say(f"{count_of(len(letters), 'dead letter')}, {len(sent & {*letters})} sent back")
 
 
 def show(letter: DeadLetter) -> None:
     """Print a letter with all its headers and its value."""
     say(str(letter))
     for name, value in letter.record.headers:
-        say(f"  {printable(name)}: {printable((value or b'').decode(errors='backslashreplace'))}")
+        say(f"  {printable(name)}: {_header_value(value or b'')}")
     value = letter.record.value
     shown = "(none)" if value is None else value.decode(errors="backslashreplace")
     say(f"  value, {len(value or b'')} bytes: {printable(shown)}")
+
+
+def _header_value(value: bytes) -> str:
+    """A header's value: a text as it is, other bytes, such as a SHA-256, in hexadecimal."""
+    with suppress(UnicodeDecodeError):
+        return printable(value.decode())
+    return value.hex()
 
 
 def send(kafka: Kafka, ids: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
+from pipeline.wording import count_of
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -38,8 +39,8 @@ def main(arguments: Sequence[str]) -> None:
     recipients = {recipient for recipient, *_ in lines}
     counts = Counter(outcome for _, _, outcome, _ in lines)
     say(
-        f"{len(recipients)} recipients: {counts['sent']} sent, {counts['given up']} given up, "
-        f"{counts['waits']} wait"
+        f"{count_of(len(recipients), 'recipient')}: {counts['sent']} sent, "
+        f"{counts['given up']} given up, {counts['waits']} waiting"
     )
 
 

@@ -9,6 +9,8 @@
 --copies   how many of each stage; those that find no partition to take wait in reserve
 --threshold, --scene-change, --mask  are for image_analysis.py; its --help says what they are
 --recipients         is for image_event_alert.py
+--bootstrap-servers, --data, --kafka-wait  are for all: where Kafka and the image_* directories are,
+           and how many seconds to wait for a Kafka that isn't there
 all others           are for image_receiving.py: --count 100, --sources 8, --from PATH, ...
 
 COMMAND    audit, chaos, clean, dead-letters, lag, notifications, run, schema, view or why, which
@@ -44,6 +46,7 @@ from pipeline.store.names import digest
 from pipeline.stream.connection import Kafka
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
+from pipeline.wording import count_of
 
 NOTIFY_SECONDS = 10  # for sending what is due to the recipients, after everything else is done
 
@@ -195,4 +198,6 @@ def wait_for_notifications(
             )
         stop.wait(0.2)
     if waiting:
-        say(f"run_pipeline: {waiting} notifications wait; the next run goes on with them")
+        say(
+            f"run_pipeline: {count_of(waiting, 'notification')} still to send; the next run goes on"
+        )

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC
 
 import msgspec
 from kafka.consumer.fetcher import ConsumerRecord
@@ -25,6 +26,7 @@ from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
+from pipeline.wording import percent_of
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         "Say what was decided for images: an event or none, with which numbers, or set aside.",
         "python -m pipeline why",
     )
-    parser.add_argument("ids", nargs="+", metavar="IMAGE_ID", help="as in 00003 or cam1-00003")
+    parser.add_argument(
+        "ids", nargs="+", metavar="IMAGE_ID", help="which images, as in 00003 or cam1-00003"
+    )
     options = parser.parse_args(arguments)
     for name in options.ids:
         if not re.fullmatch(IMAGE_ID, name):
@@ -57,7 +61,7 @@ def decisions_about(names: set[str], topics: TopicReader) -> dict[str, list[tupl
             name = _image_of(record)
             if name in names:
                 with suppress(InvalidInput):
-                    when = f"{moment(record.timestamp / 1000):%Y-%m-%d %H:%M:%S}"
+                    when = f"{moment(record.timestamp / 1000):%Y-%m-%d %H:%M:%S} UTC"
                     found[name].append((record.timestamp, f"{when}  {_decision(record)}"))
     return found
 
@@ -90,7 +94,7 @@ def _decision(record: ConsumerRecord) -> str:
     if isinstance(decision, ImageEvent) and decision.rms is not None:
         parts.append(f"RMS difference {decision.rms:.6g}")
     if isinstance(decision, ImageEvent) and decision.changed_share is not None:
-        parts.append(f"{100 * decision.changed_share:.3g} % of the pixels changed")
+        parts.append(f"{percent_of(decision.changed_share)} of the pixels changed")
     parts.append(
         f"threshold {decision.threshold:.10g}" if decision.threshold else "any difference counts"
     )
@@ -98,4 +102,7 @@ def _decision(record: ConsumerRecord) -> str:
         parts.append(f"scene changes over {100 * decision.scene_change:.10g} %")
     if decision.mask_sha256:
         parts.append(f"mask {decision.mask_sha256}")
+    if decision.received:  # after the directories were emptied, another image has the same id
+        received = decision.received.astimezone(UTC)
+        parts.append(f"of the image received at {received:%Y-%m-%d %H:%M:%S} UTC")
     return ", ".join(parts)

@@ -26,6 +26,7 @@ from pipeline.messages import DEAD_LETTERS
 from pipeline.stages import STAGES
 from pipeline.stream.kafka_python import topic_configs
 from pipeline.terminal import say
+from pipeline.wording import count_of
 
 PARTITIONS = 16
 CLEANUP = "cleanup.policy"
@@ -109,10 +110,11 @@ def _check_partitions(
             continue
         partitions = [TopicPartition(name, partition) for partition in range(number)]
         ends = admin.list_partition_offsets(dict.fromkeys(partitions, OffsetSpec.LATEST))
-        what = f"the topic {name} has {number} partitions instead of {PARTITIONS}"
+        what = f"the topic {name} has {count_of(number, 'partition')} instead of {PARTITIONS}"
         if any(end.offset for end in ends.values()):
             yield (
-                f"{what}, and messages, so they stay: at most {number} copies of a stage share them"
+                f"{what}, and messages, so they stay: no more than {number} of a stage's copies "
+                "share them"
             )
             continue
         try:

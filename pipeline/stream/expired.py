@@ -11,6 +11,7 @@ from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOu
 from pipeline.stream.positions import partition_name
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
+from pipeline.wording import count_of
 
 OFFSET_ERRORS = (OffsetOutOfRangeError, NoOffsetForPartitionError, LogTruncationError)
 WHAT_TO_DO = "`python -m pipeline audit` names what is missing; a longer retention.ms keeps it"
@@ -62,7 +63,8 @@ def deleted_unread(
         )
     return (
         f"{where}: Kafka deleted the offsets {offset} to {beginning - 1}, up to "
-        f"{beginning - offset} messages, before {stage} read them (retention); {WHAT_TO_DO}"
+        f"{count_of(beginning - offset, 'message')}, before {stage} read them (retention); "
+        f"{WHAT_TO_DO}"
     )
 
 

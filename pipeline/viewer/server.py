@@ -120,9 +120,8 @@ def view_options(arguments: Sequence[str]) -> tuple[Namespace, Settings]:
     host = matching(rf"{HOST}|[0-9a-fA-F:]+", "a name or an address of this machine")
     about = "who may look; default: 127.0.0.1, only this machine; 0.0.0.0 is whoever reaches it"
     parser.add_argument("--host", type=host, default="127.0.0.1", help=about)
-    parser.add_argument(
-        "--port", type=matching(PORT, "a port"), default="8000", help="default: 8000"
-    )
+    about = "where the pages are: http://localhost:PORT; default: 8000"
+    parser.add_argument("--port", type=matching(PORT, "a port"), default="8000", help=about)
     name = matching(HOST, "a name without a port, as in cam-server.lan")
     about = "a name by which browsers may ask for this machine, too; can be given several times"
     parser.add_argument(

@@ -203,7 +203,7 @@ def test_what_a_mask_covers_is_as_if_equal(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_mask_of_any_mode(mode: str) -> None:
-    """What isn't black is ignored."""
+    """What is white is ignored."""
     black = Image.new("L", (8, 4))
     black.paste(255, (2, 1, 5, 3))
     if mode in DTYPES:
@@ -211,6 +211,29 @@ def test_a_mask_of_any_mode(mode: str) -> None:
     else:
         mask = black.convert("RGB").convert("RGBA" if mode == "PA" else "RGB").convert(mode)
     assert np.array_equal(np.asarray(mask_of(decode(file(mask)))), np.asarray(black))
+
+
+@pytest.mark.parametrize("scale", [1, 0.01, 100])
+def test_grey_in_a_mask(scale: float) -> None:
+    """Grey counts as white from half of the brightest place on, whatever the samples' unit is."""
+    shades = np.array([[0, 1, 60, 99, 100, 150, 200]], np.float32) * scale
+    for kind in (np.uint8, np.int32, np.float32) if scale == 1 else (np.float32,):
+        mask = mask_of(decode(file(Image.fromarray(shades.astype(kind)))))
+        assert np.asarray(mask).tolist() == [[0, 0, 0, 0, 255, 255, 255]]
+
+
+def test_a_mask_that_was_saved_as_jpeg() -> None:
+    """What JPEG makes of the edges between black and white counts as what is nearer."""
+    black = Image.new("L", (64, 64))
+    black.paste(255, (13, 21, 45, 50))
+    content = io.BytesIO()
+    black.save(content, "JPEG", quality=75)
+    assert np.array_equal(np.asarray(mask_of(decode(content.getvalue()))), np.asarray(black))
+
+
+def test_a_black_mask() -> None:
+    """It covers nothing."""
+    assert mask_of(Image.new("L", (8, 8))).getbbox() is None
 
 
 def test_a_transparent_part_of_a_mask_is_not_ignored() -> None:

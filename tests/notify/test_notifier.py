@@ -307,7 +307,7 @@ def test_given_up_and_sent_again(pipeline: Pipeline, web: WebServer) -> None:
         ["sent", "00001"],
         ["sent", "00002"],
     ]
-    assert lines[-1] == "1 recipients: 2 sent, 1 given up, 0 wait"
+    assert lines[-1] == "1 recipient: 2 sent, 1 given up, 0 waiting"
 
 
 @pytest.mark.slow
@@ -456,7 +456,7 @@ def test_a_notification_that_comes_twice(pipeline: Pipeline, web: WebServer) -> 
     put_event(pipeline, "00003")
     again.says("^00003  told night")
     assert len(web.got) == 3
-    assert command(pipeline, "notifications")[-1] == "1 recipients: 3 sent, 0 given up, 0 wait"
+    assert command(pipeline, "notifications")[-1] == "1 recipient: 3 sent, 0 given up, 0 waiting"
 
 
 @pytest.mark.slow

@@ -41,7 +41,11 @@ BOX = (10, 10, 20, 20)
         ({"sources": ["cam1"]}, {"source": "cam1"}, ""),
         ({"sources": ["cam1"]}, {}, "source '' is none of ['cam1']"),
         ({"least_changed_share": 0.5}, {"changed_share": 0.5}, ""),
-        ({"least_changed_share": 0.5}, {"changed_share": 0.25}, "0.25 of the pixels changed"),
+        (
+            {"least_changed_share": 0.5},
+            {"changed_share": 0.25},
+            "25 % of the pixels changed, which is under 50 %",
+        ),
         ({"least_changed_share": 0.5}, {}, ""),
         ({"least_rms": 5}, {"rms": 5.0}, ""),
         ({"least_rms": 5}, {"rms": 3.21}, "RMS 3.21 is under 5"),

@@ -1,5 +1,7 @@
 """run_pipeline.sh --chaos: it kills, it counts, and it can tell when something is wrong."""
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +43,8 @@ def test_nothing_lost_and_nothing_twice(alone: Pipeline, seed: str, tmp_path: Pa
         "twice": "0",
     }.items():
         assert table[name] == value
+    times = [float(line.split()[0]) for line in run.lines if re.match(r" *[0-9.]+ s  ", line)]
+    assert max(after - before for before, after in itertools.pairwise([0, *times])) < 8
     assert not list(temporary.glob("image-pipeline-chaos-*"))
     for directory in ("image_database", "image_event_database", "image_event_alerts"):
         assert alone.files(directory) == []

@@ -156,7 +156,7 @@ def test_any_name(pipeline: Pipeline, folder: Path, name: str) -> None:
     os.rename(folder / "x.png", os.path.join(folder, name))
     (folder / f"damaged {name}").write_bytes(b"")
     receiving = pipeline.receive("--from", str(folder))
-    assert receiving.lines[-1] == "image_receiving: received 1 images; 1 set aside"
+    assert receiving.lines[-1] == "image_receiving: received 1 image; 1 set aside"
     assert all(line.isprintable() for line in receiving.lines)
     (message,) = messages(pipeline)
     assert message.original_name == (name if name.isprintable() or "ä" in name else None)
@@ -186,7 +186,7 @@ def spoilt(folder: Path) -> dict[str, str]:
     return {
         "cut.jpg": "cut.jpg is a damaged image",
         "cut.fits": "cut.fits is a damaged image",
-        "empty.png": "is no image of JPEG, PNG, TIFF, GIF, BMP, WEBP, FITS",
+        "empty.png": "is no image of JPEG, PNG, TIFF, FITS, GIF, BMP and WebP",
         "text.png": "is no image of",
         "nan.fits": "has no pixel with a value",
         "nan.tif": "has no pixel with a value",

@@ -275,7 +275,7 @@ def test_a_dead_letter_is_sent_back_after_a_fix(analysis: Pipeline) -> None:
     (line, count) = command(analysis)
     assert line.startswith(f"{name}  {header(letter, 'time')}  image_analysis  images[")
     assert line.endswith("No such file or directory")
-    assert count == "1 dead letters, 0 of them sent back"
+    assert count == "1 dead letter, 0 sent back"
     shown = "\n".join(command(analysis, "show", name))
     assert "origin: camera 7" in shown
     assert value.decode() in shown

@@ -140,7 +140,7 @@ def _check_files_without_message(snapshot: Snapshot, findings: Findings, history
         findings.counts["not judged"] += len(paths)
         is_empty = "" if any(snapshot.records.values()) else "the topics are empty: "
         names = " to ".join(dict.fromkeys((paths[0], paths[-1])))
-        say(f"not judged: {is_empty}{len(paths)} images, {names}, {verdict.value}")
+        say(f"not judged: {is_empty}{count_of(len(paths), 'image')}, {names}, {verdict.value}")
     if Verdict.UNKNOWN in not_judged:
         _check_offsets(snapshot, findings)
 
