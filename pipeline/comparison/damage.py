@@ -7,17 +7,16 @@ and FITS if it likes. GIF and WebP have parts whose lengths must fit, and TIFF h
 be there. BMP says nothing but its size, which decoding finds out.
 """
 
-import io
 import re
 import zlib
 from collections.abc import Callable
-from typing import Any, cast
 
 import simplejpeg
-from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
+from pipeline.comparison import tiff_directories as tags
 from pipeline.comparison.fits import FITS, GZIP, damage_of_fits
+from pipeline.comparison.tiff_directories import Directory, pictures_in
+from pipeline.errors import InvalidInput
 from pipeline.retrying import retrying
 
 # Some cameras put up to 8 bytes between the data of a scan and the marker after them. More bytes
@@ -26,10 +25,8 @@ MAX_PADDING = 8
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers that tell the number of channels
 
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # TIFF's numbers of the compressions
+MAX_STRIPS = 1_000_000  # of a TIFF that are looked at
 INFLATED_AT_A_TIME = 2**20  # bytes
-MAX_TIFF_PAGES = 1000  # that are looked at
-COMPRESSION, JPEG_TABLES = 259, 347  # tags of TIFF
-STRIPS, TILES = (273, 279), (324, 325)  # tags of the offsets and of the lengths
 
 
 @retrying
@@ -138,39 +135,40 @@ def _check_webp(content: bytes) -> str:
 
 
 def _check_tiff(content: bytes) -> str:
-    """Whether each strip or tile of each page is there, and what its compression knows of it."""
-    pages = 0
+    """Whether each strip or tile of each picture is there, and what its compression knows of it."""
     try:
-        with Image.open(io.BytesIO(content), formats=["TIFF"]) as image:
-            for pages in range(1, MAX_TIFF_PAGES + 1):
-                tags: dict[int, Any] = dict(cast(TiffImageFile, image).tag_v2)
-                for offsets, lengths in (STRIPS, TILES):
-                    places = zip(tags.get(offsets, ()), tags.get(lengths, ()), strict=False)
-                    for number, place in enumerate(places, 1):
-                        if damage := _check_strip(content, tags, *place):
-                            return f"strip {number} of its page {pages} {damage}"
-                image.seek(pages)
-    except EOFError:  # after the last page
-        return ""
-    except MemoryError:
-        raise
-    except Exception:  # Pillow raises whatever it stumbles over
-        return f"its page {pages + 1} can't be read"
+        for number, directory in enumerate(pictures_in(content, "it")[0], 1):
+            if damage := _check_strips(content, directory, number):
+                return damage
+    except (InvalidInput, ValueError, OverflowError):
+        return "what it says of its pages can't be read"
     return ""
 
 
-def _check_strip(content: bytes, tags: dict[int, Any], offset: int, length: int) -> str:
+def _check_strips(content: bytes, directory: Directory, page: int) -> str:
+    """Which strip or tile of a picture is damaged, and how."""
+    for offsets, lengths in ((tags.STRIPS, tags.STRIP_BYTES), (tags.TILES, tags.TILE_BYTES)):
+        places = (directory.array(tag)[:MAX_STRIPS].tolist() for tag in (offsets, lengths))
+        for number, place in enumerate(zip(*places, strict=False), 1):
+            if damage := _check_strip(content, directory, *place):
+                return f"strip {number} of its page {page} {damage}"
+    return ""
+
+
+def _check_strip(content: bytes, directory: Directory, offset: int, length: int) -> str:
     """What is wrong with a strip or a tile of a TIFF."""
-    compression = tags.get(COMPRESSION, UNCOMPRESSED)
+    compression = directory.value(tags.COMPRESSION, UNCOMPRESSED)
     # Without compression, decoding finds out whether all pixels are there, and the length may be
     # too large.
     end = offset + (1 if compression == UNCOMPRESSED else length)
     if not offset or not length or end > len(content):
         return "is missing"
+    if directory.value(tags.FILL_ORDER, 1) != 1:  # each byte is reversed
+        return ""
     strip = content[offset : offset + length]
     damage = ""
     if compression == JPEG:
-        tables = tags.get(JPEG_TABLES, b"")
+        tables = directory.array(tags.JPEG_TABLES).tobytes()
         damage = _check_jpeg(tables[:-2] + strip[2:] if tables else strip)
     elif compression in DEFLATE:
         damage = _check_deflate(strip)

@@ -3,18 +3,20 @@
 import io
 import warnings
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.comparison import bmp, png
 from pipeline.comparison.fits import is_fits, read_fits
-from pipeline.comparison.planes import DEEP, AnyImage, check_size, is_number
-from pipeline.comparison.strips import strips
+from pipeline.comparison.jpeg import jpeg_refusal
+from pipeline.comparison.planes import AnyImage, check_size
+from pipeline.comparison.tiff import Layout, alone, read_planes
+from pipeline.comparison.tiff_directories import is_tiff, pictures_in
 from pipeline.errors import InvalidInput, PipelineError
 from pipeline.retrying import retrying
 
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
 FORMAT_NAMES = "JPEG, PNG, TIFF, FITS, GIF, BMP and WebP"  # what is decoded, for people
-BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"RIFF")  # of these
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")  # of these
 
 MODES = {  # of Pillow: the mode in which an image of that mode is compared
     **{mode: mode for mode in ("L", "RGB", "RGBA", "CMYK", "I;16")},
@@ -48,37 +50,64 @@ def decode(content: bytes, path: str = "the file") -> AnyImage:
     for the error's text.
     """
     try:
-        upright = (read_fits if is_fits(content) else _decode)(content, path)
-        if upright.mode == "F" and not any(
-            is_number(np.asarray(upright.crop((0, top, upright.width, bottom)))).any()
-            for top, bottom in strips(*upright.size)
-        ):
-            raise InvalidInput(f"{path} has no pixel with a value")
-        return upright
+        if is_fits(content):
+            return read_fits(content, path)
+        if is_tiff(content):
+            return _decode_tiff(content, path)
+        return (_decode_bmp if content.startswith(b"BM") else _decode)(content, path)
     except (PipelineError, MemoryError):
         raise
-    except UnidentifiedImageError as error:
-        if content.startswith(BEGINNINGS):
-            raise InvalidInput(
-                f"{path} is a damaged image: what it says of itself is cut"
-            ) from error
-        raise InvalidInput(f"{path} is no image of {FORMAT_NAMES}") from error
     except Exception as error:  # decoders raise whatever they stumble over
-        raise InvalidInput(f"{path} is a damaged image: {error}") from error
+        raise InvalidInput(f"{path} {_what_is_wrong(content, error)}") from error
 
 
-def _decode(content: bytes, path: str) -> Image.Image:
+def _what_is_wrong(content: bytes, error: Exception) -> str:
+    """What is wrong with a file in which a decoder stumbled over this error."""
+    if reason := jpeg_refusal(content):
+        return f"is a JPEG with {reason}, which can't be read"
+    if not isinstance(error, UnidentifiedImageError):
+        return f"is a damaged image: {error}"
+    if content.startswith(BEGINNINGS):
+        return "is a damaged image: what it says of itself is cut"
+    return f"is no image of {FORMAT_NAMES}"
+
+
+def _decode(content: bytes, path: str) -> AnyImage:
     image = Image.open(io.BytesIO(content), formats=FORMATS)
     check_size(*image.size, path)
+    if image.format == "TIFF" and not is_tiff(content):
+        raise InvalidInput(f"{path} is a damaged image: it begins as no TIFF does")
     if image.mode not in MODES:
         raise InvalidInput(f"{path} has the mode {image.mode}, which can't be compared")
-    if image.mode not in DEEP and any(";16" in str(tile.args) for tile in image.tile):
-        # Pillow drops the lower 8 bits of each sample, so a change there would go unseen.
-        raise InvalidInput(
-            f"{path} has 16-bit colour, which can't be compared exactly; 16-bit grey can"
-        )
+    if image.format == "PNG" and png.needs_planes(image):
+        return png.read_planes(content, image, path)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
-    upright = image if image.mode == MODES[image.mode] else image.convert(MODES[image.mode])
+    mode = MODES[image.mode]
+    if "transparency" in image.info and mode in ("L", "RGB"):
+        mode = "RGBA"  # a grey or a colour means transparent
+        if image.format == "PNG" and image.mode == "L":
+            image.info["transparency"] *= png.grey_step(content)
+    upright = image if image.mode == mode else image.convert(mode)
     upright.info = {}  # Pillow would copy it to each strip
     return upright
+
+
+def _decode_tiff(content: bytes, path: str) -> AnyImage:
+    """The main picture of a TIFF, by Pillow if it has a mode that keeps every sample."""
+    pictures, main = pictures_in(content, path)
+    layout = Layout(pictures[main])
+    layout.check(path)
+    if layout.is_pillows:
+        # Pillow takes a BigTIFF of big-endian order for a TIFF.
+        is_seen = main == 0 and not content.startswith(b"MM\0+")
+        return _decode(content if is_seen else alone(content, pictures[main]), path)
+    return read_planes(content, layout, path)
+
+
+def _decode_bmp(content: bytes, path: str) -> AnyImage:
+    """A BMP, by Pillow if it keeps every sample."""
+    layout = bmp.Layout(content)
+    if layout.refusal:
+        raise InvalidInput(f"{path} is a BMP with {layout.refusal}, which can't be read")
+    return layout.read(path) if layout.needs_planes else _decode(content, path)

@@ -34,6 +34,7 @@ from pipeline.comparison.overlap import (
 )
 from pipeline.comparison.planes import DEEP, AnyImage, Planes
 from pipeline.comparison.unmatched import changed_boxes, unmatched_parts, with_unmatched_parts
+from pipeline.errors import InvalidInput
 from pipeline.retrying import retrying
 from pipeline.wording import percent_of
 
@@ -96,9 +97,13 @@ def mask_of(image: AnyImage) -> Image.Image:
     """The mask that an image gives: mode L, 255 where the image is white.
 
     White is what is at least half as bright as the brightest place, and not transparent by half.
+    Raises `InvalidInput` if the image has several planes, of which nothing says what is
+    transparency.
     """
     if isinstance(image, Planes):
-        brightness = reduce(np.maximum, image.planes)
+        if len(image.planes) > 1:
+            raise InvalidInput("the mask has several planes; save it as a PNG of 8 bits")
+        brightness = image.planes[0]
     elif image.mode in (*DEEP, "F"):
         brightness = np.asarray(image)
     else:

@@ -5,7 +5,6 @@ directly or through a link.
 """
 
 import errno
-import io
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -13,11 +12,11 @@ from contextlib import suppress
 from typing import Protocol
 
 import msgspec
-from PIL import Image
 
 from pipeline.comparison.damage import damage_of
-from pipeline.comparison.decode import FORMATS, decode
+from pipeline.comparison.decode import decode
 from pipeline.comparison.fits import GZIP, is_fits, parts_left_out
+from pipeline.comparison.tiff_directories import is_tiff, main_picture_remark
 from pipeline.errors import InvalidInput, TransientError
 from pipeline.messages import Path
 from pipeline.pictures.picture import Picture
@@ -26,7 +25,14 @@ from pipeline.store.local_files import read_whole, reason_of
 from pipeline.store.names import EXTENSIONS, extension_of
 from pipeline.terminal import printable
 
-USUAL_EXTENSIONS = {"TIFF": "tif", "PNG": "png", "GIF": "gif", "BMP": "bmp", "WEBP": "webp"}
+USUAL_EXTENSIONS = {  # by what the files of a format begin with
+    b"II": "tif",
+    b"MM": "tif",
+    b"\x89PNG": "png",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"RIFF": "webp",
+}
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of this machine: the file is not at fault
 
 
@@ -85,6 +91,8 @@ def picture_of(path: str, content: bytes, accept_damaged: bool = False) -> Pictu
     with suppress(msgspec.ValidationError, UnicodeEncodeError):  # a name can be any bytes
         original_name = msgspec.convert(name.encode().decode(), Path)
     remark = f": {printable(original_name or 'a file whose name is no text')}"
+    if is_tiff(content):
+        remark += main_picture_remark(content, name)
     if is_fits(content) and (left_out := parts_left_out(content)):
         remark += f" ({printable(left_out)})"
     return Picture(content, extension, original_name, remark=remark)
@@ -100,5 +108,5 @@ def _usual_extension(content: bytes) -> str:
     """The usual extension of the format that the bytes have."""
     if is_fits(content):
         return "fits.gz" if content.startswith(GZIP) else "fits"
-    image_format = Image.open(io.BytesIO(content), formats=FORMATS).format
-    return USUAL_EXTENSIONS.get(str(image_format), EXTENSIONS[0])
+    found = (name for start, name in USUAL_EXTENSIONS.items() if content.startswith(start))
+    return next(found, EXTENSIONS[0])
