@@ -22,6 +22,7 @@ from pipeline.retrying import retrying
 # Some cameras put up to 8 bytes between the data of a scan and the marker after them. More bytes
 # are data that were not decoded, since those before them are damaged.
 MAX_PADDING = 8
+NO_SEGMENTS = {0x00, 0x01, 0xFF, *range(0xD0, 0xDA)}  # after 0xFF no segment begins with these
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # the markers that tell the number of channels
 
 UNCOMPRESSED, JPEG, DEFLATE = 1, 7, (8, 32946)  # TIFF's numbers of the compressions
@@ -74,7 +75,7 @@ def _without_remarks(content: bytes) -> tuple[bytes, int]:
         marker = content[at + 1]
         if marker == 0xDA:  # the scan, and all that comes after it
             return b"".join([*kept, content[at:]]), channels
-        if marker in (0x00, 0xFF):
+        if marker in NO_SEGMENTS:
             at = content.find(b"\xff", at + 1)
             continue
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4])

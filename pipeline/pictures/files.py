@@ -85,7 +85,9 @@ def picture_of(path: str, content: bytes, accept_damaged: bool = False) -> Pictu
     name = os.path.basename(path)
     decode(content, name)
     if not accept_damaged and (damage := damage_of(content)):
-        raise InvalidInput(f"{name} is a damaged image: {damage}; --accept-damaged takes it")
+        raise InvalidInput(
+            f"{name} is a damaged image: {damage}; --accept-damaged receives it all the same"
+        )
     extension = extension_of(name) or _usual_extension(content)
     original_name = None
     with suppress(msgspec.ValidationError, UnicodeEncodeError):  # a name can be any bytes

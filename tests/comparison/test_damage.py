@@ -110,6 +110,7 @@ HARMLESS = {
         b"\xff\xd1", b"\x55" * 4 + b"\xff\xd1"
     ),
     "stray bytes between segments": BASELINE[:20] + b"stray" * 99 + BASELINE[20:],
+    "a stray marker between segments": BASELINE[:20] + b"\xff\xd0stray" + BASELINE[20:],
     "an unknown JFIF": BASELINE.replace(b"JFIF\0\1", b"JFIF\0\7"),
     "an unknown Adobe transform": file(mode="CMYK").replace(
         b"Adobe\0\x64\0\0\0\0\2", b"Adobe\0\x64\0\0\0\0\7"

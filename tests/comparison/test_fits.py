@@ -206,24 +206,28 @@ def test_an_image_that_takes_too_long_to_unpack(monkeypatch: pytest.MonkeyPatch)
         decode(PACKED)
 
 
-@pytest.mark.parametrize("make", [image, packed])
+@pytest.mark.parametrize("kind", ["plain", "packed", "gzipped"])
 @given(share=st.floats(0, 0.999), new=st.binary(min_size=1, max_size=99))
 @settings(deadline=None, derandomize=True, max_examples=40)
-def test_a_file_with_checksums(make: Any, share: float, new: bytes) -> None:
+def test_a_file_with_checksums(kind: str, share: float, new: bytes) -> None:
     """Other bytes, anywhere, are known or harm no pixel."""
-    content = CHECKED[make is packed]
+    content = CHECKED[kind]
     assert not damage_of(content)
     at = int(share * len(content))
     changed = content[:at] + new + content[at + len(new) :]
     assert is_refused(changed) or np.array_equal(planes(changed), [SKY])
 
 
-CHECKED = [file(make(SKY), checksum=True) for make in (image, packed)]
+CHECKED = {
+    "plain": file(image(SKY), checksum=True),
+    "packed": file(packed(SKY), checksum=True),
+    "gzipped": gzip.compress(file(image(SKY))),
+}
 
 
 def test_what_is_said_of_a_wrong_checksum() -> None:
     """In words for people; decoding doesn't mind, so that --accept-damaged can take it."""
-    content = CHECKED[0]
+    content = CHECKED["plain"]
     at = len(content) - 9000
     changed = content[:at] + bytes(9) + content[at + 9 :]
     decode(changed)
