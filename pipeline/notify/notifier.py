@@ -174,6 +174,8 @@ class Notifier:
         ends = membership.topics.end_offsets(NOTIFICATIONS)
         is_free = owned <= kept.keys() or member_count(self._member.kafka, GROUP) < 2
         free_at = 0.0 if is_free else time.monotonic() + SEND_SECONDS
+        if any(TopicPartition(NOTIFICATIONS, number) not in ends for number in owned):
+            return  # somebody has just added partitions; the next poll finds where they end
         partitions = {
             number: OwnedPartition(
                 end=ends[TopicPartition(NOTIFICATIONS, number)],

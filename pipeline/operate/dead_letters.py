@@ -16,6 +16,8 @@ from pipeline.stream.transactions import transact, transactional_producer
 from pipeline.terminal import printable, say
 from pipeline.wording import count_of
 
+CLOCK_DIFFERENCE = 3600  # seconds that the clocks of two brokers may differ
+
 
 def main(arguments: Sequence[str]) -> None:
     """List, show or send dead letters."""
@@ -66,7 +68,7 @@ def sent_back(topics: TopicReader, letters: Mapping[str, DeadLetter]) -> set[str
     """The ids of the letters that were sent back: their topics have records that say so."""
     if not letters:
         return set()
-    since = min(letter.record.timestamp for letter in letters.values()) / 1000
+    since = min(letter.record.timestamp for letter in letters.values()) / 1000 - CLOCK_DIFFERENCE
     return {
         (value or b"").decode(errors="replace")
         for topic in sorted(CONSUMED)

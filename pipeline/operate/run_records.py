@@ -3,7 +3,7 @@
 import statistics
 from contextlib import ExitStack, suppress
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError
 
@@ -13,6 +13,7 @@ from pipeline.stages import CONSUMING_STAGES
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import DeadLetter
 from pipeline.stream.groups import committed_offsets, is_committed
+from pipeline.stream.kafka_python import Consumer, close_consumer
 from pipeline.stream.positions import RecordPosition, position_of
 from pipeline.stream.topic_reader import TopicReader
 
@@ -28,8 +29,8 @@ class RunRecords:
         }
         self._kafka = kafka
         self.topics = TopicReader(kafka, closing)
-        self._consumer = KafkaConsumer(**kafka.options, isolation_level="read_committed")
-        closing.callback(self._consumer.close)
+        self._consumer = Consumer(**kafka.options, isolation_level="read_committed")
+        closing.callback(close_consumer, self._consumer)
         self._ends_before: dict[TopicPartition, int] = {}  # the end offsets when the run began
         start: dict[TopicPartition, int] = {}
         for topic in self._records:
@@ -66,6 +67,9 @@ class RunRecords:
         # they cause has been published there.
         for topic, records in self._records.items():
             ends = self.topics.end_offsets(topic)
+            if added := ends.keys() - self._consumer.assignment():  # by somebody, meanwhile
+                self._consumer.assign([*self._consumer.assignment(), *added])
+                self._consumer.seek_to_beginning(*added)
             if any(self._consumer.position(partition) < end for partition, end in ends.items()):
                 return False
             for stage in CONSUMING_STAGES:

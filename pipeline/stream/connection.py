@@ -1,7 +1,9 @@
 """Connects to Kafka, as often as necessary, until the program is asked to stop."""
 
+import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient
@@ -13,7 +15,13 @@ from pipeline.stop_signal import StopSignal
 from pipeline.stream import kafka_version
 from pipeline.stream.availability import Availability
 from pipeline.stream.create_topics import Topics
-from pipeline.stream.kafka_python import TRANSIENT, ConnectionFailures, is_forbidden
+from pipeline.stream.kafka_python import (
+    TRANSIENT,
+    Admin,
+    ConnectionFailures,
+    is_forbidden,
+    is_time_refused,
+)
 from pipeline.stream.refusals import Refusals
 from pipeline.terminal import one_line, say
 
@@ -34,6 +42,8 @@ class Kafka:
             # By default each client's pauses between two tries to connect grow to 30 s, and a stage
             # has several clients: it would be silent for so long after Kafka is back.
             "reconnect_backoff_max_ms": 1000,
+            # Partitions that somebody adds are seen after so long, by default five minutes.
+            "metadata_max_age_ms": 5000,
             **settings.security,
         }
         self.topics = Topics()
@@ -70,8 +80,8 @@ class Kafka:
                         self._refusals.end_if_refused(self._failures.reasons, server)
                         # A Kafka that has just started answers before it can do all.
                         reason = [one_line(error), *self._failures.reasons][-1]
-                        self._availability.away(reason, patience=3)
-                    except (KafkaError, OSError, ValueError) as error:
+                        self._availability.away(self._with_advice(reason), patience=3)
+                    except KafkaError as error:
                         self._refusals.end_if_refused(self._failures.reasons, server)
                         self.end_if_forbidden(error)
                         raise FatalError(
@@ -86,8 +96,26 @@ class Kafka:
             self.stop.wait(0.5)
         raise Stopped(self.stop.status)
 
+    def _with_advice(self, reason: str) -> str:
+        """The reason of a failed connection, with what to do if it was to an unexpected address."""
+        address = re.search(r"KafkaConnectionError: (\S+:\d+): ", reason)
+        if not address or address[1] in self._where.split(","):
+            return reason
+        return (
+            f"{reason}; Kafka itself names this address (advertised.listeners in its settings), so "
+            "have it name one that this computer reaches"
+        )
+
     def end_if_forbidden(self, error: Exception) -> None:
-        """Raise `FatalError` if Kafka's access rules are in the way, which no waiting changes."""
+        """Raise `FatalError` if Kafka refuses what no waiting changes.
+
+        That is what its access rules forbid, and a time that it holds for impossible.
+        """
+        if is_time_refused(error):
+            raise FatalError(
+                f"Kafka refuses this computer's time, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: "
+                "set the clock right, or message.timestamp.type=LogAppendTime for our topics"
+            )
         if is_forbidden(error):
             raise FatalError(
                 f"Kafka at {self._where} forbids it: {one_line(error)}; give this program's "
@@ -97,11 +125,12 @@ class Kafka:
     @contextmanager
     def admin(self) -> Iterator[KafkaAdminClient]:
         """A client for questions about topics, groups and transactions, closed afterwards."""
-        admin = KafkaAdminClient(**self.options)
+        admin = Admin(**self.options)
         try:
             yield admin
         finally:
-            admin.close()
+            with suppress(KafkaError):
+                admin.close()
 
     def make_topics(self) -> None:
         """Create the topics that are missing. Raises `KafkaError`."""

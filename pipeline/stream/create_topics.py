@@ -8,6 +8,7 @@ all but the newest message of each source.
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from kafka import KafkaAdminClient, TopicPartition
@@ -31,9 +32,14 @@ from pipeline.wording import count_of
 PARTITIONS = 16
 CLEANUP = "cleanup.policy"
 LARGEST = "max.message.bytes"
+RETENTION = "retention.ms"
+SHORT = timedelta(days=1)  # a shorter retention time is said, and left as it is
 COMPRESSION = "compression.type"
 SETTINGS = {
     CLEANUP: "delete",  # after the retention time, never only the newest of each key
+    # The retention time counts from a message's arrival: the clock of a computer that publishes may
+    # be wrong.
+    "message.timestamp.type": "LogAppendTime",
     # As it was published: a broker may be set to compress anew, by a codec that a plain client of
     # other languages can't read.
     COMPRESSION: "producer",
@@ -140,9 +146,12 @@ def _wait_for_partitions(admin: KafkaAdminClient, name: str) -> None:
 
 
 def _check_settings(admin: KafkaAdminClient) -> Iterator[str]:
-    """Correct settings of topics with which messages could be lost or unreadable, and say so."""
+    """Correct settings of topics with which messages could be lost or unreadable, and say so.
+
+    How long messages are kept is for whoever runs Kafka to decide: a short time is only said.
+    """
     topics = ConfigResourceType.TOPIC
-    asked = [ConfigResource(topics, name, list(wanted)) for name, wanted in TOPICS.items()]
+    asked = [ConfigResource(topics, name, [*wanted, RETENTION]) for name, wanted in TOPICS.items()]
     settings = topic_configs(admin, asked)
     if hidden := [name for name in TOPICS if not settings.get(name)]:
         yield (
@@ -151,6 +160,12 @@ def _check_settings(admin: KafkaAdminClient) -> Iterator[str]:
         )
     for name, wanted in TOPICS.items():
         actual = settings.get(name, {})
+        kept = int(actual.get(RETENTION, -1))  # -1: for ever
+        if 0 <= kept < SHORT / timedelta(milliseconds=1):
+            yield (
+                f"the topic {name} keeps messages for {timedelta(milliseconds=kept)} only: Kafka "
+                f"deletes what no stage has read by then; raise its {RETENTION}={kept}"
+            )
         wrong = {
             key: value
             for key, value in wanted.items()
@@ -158,14 +173,14 @@ def _check_settings(admin: KafkaAdminClient) -> Iterator[str]:
         }
         if not wrong:
             continue
-        before = ", ".join(f"{key}={actual[key]}" for key in wrong)
-        required = ", ".join(f"{key}={value}" for key, value in wrong.items())
         answer = admin.alter_configs([ConfigResource(topics, name, wrong)], raise_on_unknown=False)
         error = answer["topic"][name]
-        if error == "OK":
-            yield f"the topic {name} had {before}; now {required}"
-        else:
-            yield f"the topic {name} has {before}: set {required}; Kafka refuses: {error}"
+        for key, value in wrong.items():
+            before, required = f"{key}={actual[key]}", f"{key}={value}"
+            if error == "OK":
+                yield f"the topic {name} had {before}; now {required}"
+            else:
+                yield f"the topic {name} has {before}: set {required}; Kafka refuses: {error}"
 
 
 def _fits(key: str, value: str, wanted: str) -> bool:

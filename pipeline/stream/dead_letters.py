@@ -15,6 +15,8 @@ from pipeline.stream.positions import RecordPosition
 from pipeline.terminal import printable
 
 SENT_BACK = "dead-letter"  # header of a record that was sent back: which dead letter it was
+REPAIRED = "repaired"  # header of an image's message that the audit has sent
+SENT_AGAIN = {SENT_BACK, REPAIRED}  # headers of messages that come behind later ones
 # The topics whose records may become dead letters.
 CONSUMED = {NOTIFICATIONS, *(stage.consumes for stage in CONSUMING_STAGES)}
 LARGEST = 2**21 - 2**16  # bytes of a record that the topic of dead letters has room for

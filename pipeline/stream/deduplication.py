@@ -3,7 +3,8 @@
 Each message that a stage publishes has a header with the SHA-256 of the message that caused it. So
 the topic that a stage publishes says which messages were processed, whichever copy of the stage did
 it. The topic is read only if a message may be repeated: as long as the numbers of a source's images
-rise, none is.
+rise, none is. It is read from its beginning, once, since no clock says when the same message came
+before; and in the source's partition only, unless somebody has added partitions.
 """
 
 from contextlib import suppress
@@ -11,13 +12,14 @@ from hashlib import sha256
 
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.partitioner.default import murmur2
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import MESSAGE_TYPES, ImageMessage, parse
+from pipeline.stream.create_topics import PARTITIONS
 from pipeline.stream.topic_reader import TopicReader
 
 CAUSE = "cause"
-CLOCK_DIFFERENCE = 600  # seconds that the clocks of two machines may differ
 
 
 def cause(record: ConsumerRecord) -> bytes:
@@ -35,9 +37,7 @@ class Deduplicator:
         self._seen_sources: set[str] = set()  # in this generation of the group
         self._newest: dict[str, int] = {}  # by source: the highest number that may be processed
         self._causes: set[bytes] = set()  # of messages that are published
-        # The offsets between which the topic has been read.
-        self._start: dict[TopicPartition, int] = {}
-        self._end: dict[TopicPartition, int] = {}
+        self._end: dict[TopicPartition, int] = {}  # up to which the topic has been read
 
     def is_processed(self, record: ConsumerRecord, message: ImageMessage, generation: int) -> bool:
         """Whether the topic has what this record causes. Raises `KafkaError`.
@@ -53,10 +53,7 @@ class Deduplicator:
         )
         self._seen_sources.add(message.source)
         if not is_new:
-            since = 0.0
-            if message.received and message.received.timestamp() <= record.timestamp / 1000:
-                since = message.received.timestamp() - CLOCK_DIFFERENCE
-            self._read(since)
+            self._read(message.source)
         self._note(message)
         return not is_new and cause(record) in self._causes
 
@@ -64,19 +61,17 @@ class Deduplicator:
         newest = self._newest.get(message.source, 0)
         self._newest[message.source] = max(newest, message.number)
 
-    def _read(self, since: float) -> None:
-        """Read the topic from this time to its end, without what has been read already."""
-        topics, topic = self._topics, self._topic
-        start = topics.since(topic, since) if since else topics.beginning_offsets(topic)
-        end = topics.end_offsets(topic)
-        gaps = [(start, self._start), (self._end, end)] if self._end else [(start, end)]
-        for first, last in gaps:
-            for record in topics.read(first, last):
-                self._causes.update(value for name, value in record.headers if name == CAUSE)
-                with suppress(InvalidInput):
-                    self._note(parse(record.value, MESSAGE_TYPES[topic]))
-        self._start = {
-            partition: min(offset, self._start.get(partition, offset))
-            for partition, offset in start.items()
-        }
-        self._end = end
+    def _read(self, source: str) -> None:
+        """Read what the topic may have of the source, without what has been read already."""
+        start = {**self._topics.beginning_offsets(self._topic), **self._end}
+        end = self._topics.end_offsets(self._topic)
+        if len(end) == PARTITIONS:  # otherwise the source may have been in any of them
+            # As a producer chooses the partition of a key.
+            number = (murmur2(source.encode()) & 0x7FFFFFFF) % PARTITIONS
+            partition = TopicPartition(self._topic, number)
+            end = {partition: end[partition]}
+        for record in self._topics.read(start, end):
+            self._causes.update(value for name, value in record.headers if name == CAUSE)
+            with suppress(InvalidInput):
+                self._note(parse(record.value, MESSAGE_TYPES[self._topic]))
+        self._end |= end

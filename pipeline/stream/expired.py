@@ -27,9 +27,12 @@ class ExpiredMessages:
     def skip(self, consumer: KafkaConsumer, topics: TopicReader, error: Exception) -> None:
         """Send the consumer to the next messages that there are, after this error of its poll.
 
-        Raises `KafkaError` if Kafka does not say where a partition begins.
+        Raises `KafkaError` if Kafka does not say where a partition begins, and the error itself if
+        it names no partition.
         """
         next_offsets = _next_offsets(error)
+        if not next_offsets:
+            raise error
         beginnings = topics.beginning_offsets(next(iter(next_offsets)).topic)
         for partition in sorted(next_offsets.keys() & consumer.assignment()):
             offset, beginning = next_offsets[partition], beginnings.get(partition)
@@ -73,5 +76,6 @@ def _next_offsets(error: Exception) -> dict[TopicPartition, int | None]:
     if isinstance(error, LogTruncationError):
         found = error.divergent_offsets.items()
         return {partition: position.offset if position else None for partition, position in found}
-    (about,) = error.args
-    return dict(about) if isinstance(about, dict) else dict.fromkeys(about)
+    about = error.args[0] if error.args else ()
+    found = about if isinstance(about, dict) else dict.fromkeys(about)
+    return {name: offset for name, offset in found.items() if isinstance(name, TopicPartition)}

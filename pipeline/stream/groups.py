@@ -31,8 +31,9 @@ def leave_stuck_group(kafka: Kafka, group: str, topic: str, instance: str) -> bo
 
     A group is stuck if it is stable although no member has some partition of its topic. A Kafka
     that is killed while it assigns the partitions comes back like this, and members that join again
-    under their old instance ids get the old assignment for good. Once a member has left, Kafka
-    assigns the partitions anew. Raises `KafkaError`.
+    under their old instance ids get the old assignment for good. So do those that join again after
+    partitions were added. Once a member has left, Kafka assigns the partitions anew. Raises
+    `KafkaError`.
     """
     with kafka.admin() as admin:
         described = admin.describe_groups([group])[group]

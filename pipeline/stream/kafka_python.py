@@ -4,10 +4,12 @@ Each says which issue of https://github.com/dpkp/kafka-python it is about, or, w
 none, where in the library's source the fault is.
 """
 
+import inspect
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -15,19 +17,23 @@ from kafka.admin import ConfigResource
 from kafka.cluster import ClusterMetadata
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import (
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     LeaderNotAvailableError,
     RetriableError,
     UnknownBrokerIdError,
 )
+from kafka.net import manager
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from pipeline.concurrently import run_in_thread
+from pipeline.errors import PipelineError
 from pipeline.stream.positions import partition_name
 
 T = TypeVar("T")
+C = TypeVar("C")
 Receive = Callable[[KafkaTCPTransport], tuple[bytes, Exception | None]]
 
 # Errors that pass by themselves. A partition without a leader is reported as the unknown broker -1,
@@ -88,6 +94,27 @@ def stop_thread_on_failure(bootstrap: Callable[..., None]) -> Callable[..., None
 KafkaConnectionManager.bootstrap = stop_thread_on_failure(KafkaConnectionManager.bootstrap)
 
 
+def name_the_address(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """Say in the error of a connection which host and port it was to.
+
+    The library's error has neither (`create_connection` in net/inet.py). Without them, nobody sees
+    that a broker has named a host for itself that can't be found.
+    """
+
+    async def connect_to(net: Any, host: str, port: int, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await connect(net, host, port, *arguments, **options)
+        except KafkaConnectionError as error:
+            text = error.args[0] if error.args else "not connected"
+            why = "this computer finds no host of this name" if "DNS" in text else text
+            raise KafkaConnectionError(f"{host}:{port}: {why}") from error
+
+    return connect_to
+
+
+manager.create_connection = name_the_address(manager.create_connection)
+
+
 class ConnectionFailures(logging.Handler):
     """Why connections failed, which nothing but the library's log says.
 
@@ -116,24 +143,58 @@ def is_forbidden(error: Exception) -> bool:
     return "AuthorizationFailed" in str(error)
 
 
-# Questions to Kafka
+def is_time_refused(error: Exception) -> bool:
+    """Whether Kafka refuses a message because its time is too far from Kafka's own.
+
+    That is an `InvalidTimestampError`, or of some versions an `InvalidRecordError`, or a
+    `KafkaError` that only quotes one of them.
+    """
+    return bool(re.search(r"InvalidTimestamp|InvalidRecordError: Timestamp", str(error)))
 
 
-def partition_offsets(
-    ask: Callable[[Iterable[TopicPartition]], Mapping[TopicPartition, int]],
-    partitions: Iterable[TopicPartition],
-) -> dict[TopicPartition, int]:
-    """What a consumer's `beginning_offsets` or `end_offsets` says. Raises `KafkaError`.
+# Clients
 
-    They raise a `KeyError` for a partition without a leader (`beginning_or_end_offset` in
-    consumer/fetcher.py; issue 2611 is the same elsewhere).
+
+@contextmanager
+def only_kafka_errors() -> Iterator[None]:
+    """Turn whatever else the client raises into a `KafkaError`, so that it is tried again.
+
+    The client lets errors of sockets, of SSL and of its own code through. A partition without a
+    leader is a `KeyError` (`beginning_or_end_offset` in consumer/fetcher.py; issue 2611 is the same
+    elsewhere).
     """
     try:
-        return dict(ask(partitions))
-    except KeyError as error:
-        raise LeaderNotAvailableError(
-            f"{partition_name(error.args[0])} has no broker that leads it"
-        ) from error
+        yield
+    except (KafkaError, PipelineError):
+        raise
+    except Exception as error:
+        if isinstance(error, KeyError) and isinstance(error.args[0], TopicPartition):
+            where = partition_name(error.args[0])
+            raise LeaderNotAvailableError(f"{where} has no broker that leads it") from error
+        raise KafkaError(f"the client failed: {type(error).__name__}: {error}") from error
+
+
+def _checked(client: type[C]) -> type[C]:
+    """A client whose public methods raise no other errors than `KafkaError`."""
+
+    def method(name: str) -> Callable[..., Any]:
+        def call(self: C, *arguments: Any, **options: Any) -> Any:
+            with only_kafka_errors():
+                return getattr(client, name)(self, *arguments, **options)
+
+        return call
+
+    functions = inspect.getmembers_static(client, inspect.isfunction)
+    names = [name for name, _ in functions if name == "__init__" or not name.startswith("_")]
+    return type(client.__name__, (client,), {name: method(name) for name in names})
+
+
+Admin = _checked(KafkaAdminClient)
+Consumer = _checked(KafkaConsumer)
+Producer = _checked(KafkaProducer)
+
+
+# Questions to Kafka
 
 
 def topic_configs(
@@ -152,6 +213,12 @@ def topic_configs(
 
 
 # Consumers
+
+
+def close_consumer(consumer: KafkaConsumer) -> None:
+    """Close a consumer without committing offsets, whether Kafka is there or not."""
+    with suppress(KafkaError):
+        consumer.close(autocommit=False, timeout_ms=1000)
 
 
 def forget_fetched(consumer: KafkaConsumer) -> None:
@@ -180,8 +247,10 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         raise KafkaTimeoutError(f"no answer in {seconds:g} s") from None
 
 
-def send_all(producer: KafkaProducer, messages: Iterable[Mapping[str, Any]]) -> None:
+def send_all(producer: KafkaProducer, messages: Iterable[Mapping[str, Any]]) -> float | None:
     """Send messages in a transaction; return once Kafka has them all. Raises `KafkaError`.
+
+    Returns the last message's time as its topic counts it, in seconds; None without messages.
 
     When Kafka answers a message with an error such as 45 or 47, the library forgets the open
     transaction, and would then confirm a commit of nothing (`bump_producer_id_and_epoch` in
@@ -189,8 +258,9 @@ def send_all(producer: KafkaProducer, messages: Iterable[Mapping[str, Any]]) -> 
     """
     futures = [producer.send(**message) for message in messages]
     producer.flush()
-    for future in futures:
-        future.get()
+    with only_kafka_errors():
+        times = [future.get().timestamp / 1000 for future in futures]
+    return times[-1] if times else None
 
 
 def close_producer(producer: KafkaProducer) -> None:
@@ -231,19 +301,20 @@ def end_empty_transaction(
     `KafkaError`.
     """
     transactions = producer._transaction_manager
-    transactions.begin_transaction()
-    steps = []
-    if partitions:
-        with transactions._lock:
-            transactions._new_partitions_in_transaction.update(partitions)
-            adding = transactions._add_partitions_to_transaction_handler()
-            transactions._enqueue_request(adding)
-        steps.append(adding.result)
-    if group:
-        steps.append(transactions.send_offsets_to_transaction({}, group))
-    _wait_for(producer, steps, seconds)
-    end = transactions.begin_commit if is_commit else transactions.begin_abort
-    _wait_for(producer, [end()], seconds)
+    with only_kafka_errors():
+        transactions.begin_transaction()
+        steps = []
+        if partitions:
+            with transactions._lock:
+                transactions._new_partitions_in_transaction.update(partitions)
+                adding = transactions._add_partitions_to_transaction_handler()
+                transactions._enqueue_request(adding)
+            steps.append(adding.result)
+        if group:
+            steps.append(transactions.send_offsets_to_transaction({}, group))
+        _wait_for(producer, steps, seconds)
+        end = transactions.begin_commit if is_commit else transactions.begin_abort
+        _wait_for(producer, [end()], seconds)
 
 
 def _wait_for(producer: KafkaProducer, steps: Iterable[Any], seconds: float) -> None:

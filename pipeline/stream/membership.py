@@ -20,14 +20,15 @@ from pipeline.stream.deduplication import Deduplicator
 from pipeline.stream.expired import OFFSET_ERRORS, ExpiredMessages
 from pipeline.stream.groups import leave_stuck_group
 from pipeline.stream.hanging import end_if_hanging
-from pipeline.stream.kafka_python import POLL_MILLISECONDS, TRANSIENT
+from pipeline.stream.kafka_python import POLL_MILLISECONDS, TRANSIENT, Consumer, close_consumer
 from pipeline.stream.positions import RecordPosition
+from pipeline.stream.source_order import SourceOrder
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.stream.transactions import transactional_producer
 from pipeline.terminal import one_line, say
 
 MAX_BATCH = 200  # records of one poll at most; a transaction takes 10 ms however many it holds
-CHECK_SECONDS = 10  # without records, until a member checks whether its group is well
+CHECK_SECONDS = 10  # between two checks of a member whether its group is well
 
 Polled = Mapping[TopicPartition, list[ConsumerRecord]]
 
@@ -40,9 +41,11 @@ class Membership:
     producer: KafkaProducer
     topics: TopicReader
     deduplicator: Deduplicator
+    order: SourceOrder
     topic_ids: TopicIds  # when the copy joined
     # Partitions whose records have come, each with the group's generation then.
     seen: set[tuple[TopicPartition, int]] = field(default_factory=set)
+    preceding: list[ConsumerRecord] = field(default_factory=list)  # for the next batch
     is_lost: bool = False  # set by whoever uses the membership: the copy must join again
 
 
@@ -76,7 +79,7 @@ class GroupMember:
         topic_ids = kafka.topics.ids
         kafka.check()
         producer = transactional_producer(kafka, self.lock.name, closing)
-        consumer = KafkaConsumer(
+        consumer = Consumer(
             self.consumes,
             **kafka.options,
             group_id=self.name,
@@ -88,10 +91,11 @@ class GroupMember:
             auto_offset_reset=self.offset_reset,
             enable_auto_commit=False,
         )
-        closing.callback(consumer.close, autocommit=False, timeout_ms=1000)
+        closing.callback(close_consumer, consumer)
         topics = TopicReader(kafka, closing)
         deduplicator = Deduplicator(topics, self.publishes)
-        return Membership(consumer, producer, topics, deduplicator, topic_ids)
+        order = SourceOrder(kafka, topics, self.name, self.consumes)
+        return Membership(consumer, producer, topics, deduplicator, order, topic_ids)
 
     def _polls(self, membership: Membership) -> Iterator[tuple[Membership, Polled]]:
         """Polls until the membership is lost, or the group is not well."""
@@ -102,19 +106,23 @@ class GroupMember:
             except CorruptRecordError:
                 if self._skip_unreadable(membership):
                     continue
-                return
+                raise
             except OFFSET_ERRORS as error:
                 self._expired.skip(membership.consumer, membership.topics, error)
                 continue
-            yield membership, polled
+            yield membership, self._in_order(membership, polled)
             if membership.is_lost:
                 return
             if polled:
                 self._failures = 0
-            elif time.monotonic() - checked > CHECK_SECONDS:
+            if time.monotonic() - checked > CHECK_SECONDS:
                 if not self._is_well(membership):
                     return
                 checked = time.monotonic()
+
+    def _in_order(self, _membership: Membership, polled: Polled) -> Polled:
+        """The records that may be processed now; the others come again with a later poll."""
+        return polled
 
     def _is_well(self, membership: Membership) -> bool:
         """Whether this member gets the records of its partitions as soon as there are any.
@@ -128,9 +136,7 @@ class GroupMember:
             if self.kafka.topics.ids != membership.topic_ids:  # a topic was deleted and made again
                 return False
             end_if_hanging(self.kafka, self.lock.name)
-            return bool(membership.consumer.assignment()) or not leave_stuck_group(
-                self.kafka, self.name, self.consumes, self.lock.name
-            )
+            return not leave_stuck_group(self.kafka, self.name, self.consumes, self.lock.name)
         except TRANSIENT:  # Kafka can't say now, and is asked again at the next check
             return True
 

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import takewhile
 
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential
 
@@ -30,6 +30,7 @@ from pipeline.store.database import Database
 from pipeline.store.names import digest
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import dead_letter_of_file
+from pipeline.stream.kafka_python import Consumer, close_consumer
 from pipeline.stream.outbox_file import OutboxContent, OutboxFile
 from pipeline.stream.transactions import outgoing_message, transact, transactional_producer
 from pipeline.terminal import one_line, printable, say
@@ -198,7 +199,7 @@ class Outbox:
         """A producer, and what the marker says once no other producer of the name can change it."""
         kafka.check()
         producer = transactional_producer(kafka, self._name, closing)
-        consumer = KafkaConsumer(
+        consumer = Consumer(
             **kafka.options,
             group_id=self._name,
             # Otherwise it would not wait for a marker whose transaction is just being committed.
@@ -207,7 +208,7 @@ class Outbox:
         try:
             marker = consumer.committed(MARKER, metadata=True, timeout_ms=10_000)
         finally:
-            consumer.close(autocommit=False, timeout_ms=1000)
+            close_consumer(consumer)
         return (producer, marker.offset, marker.metadata) if marker else (producer, 0, "")
 
     def _is_stored(self, message: ReceivedImage) -> bool:

@@ -7,6 +7,7 @@ beginning.
 """
 
 from collections.abc import Iterator
+from itertools import takewhile
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipeline.stream.transactions import outgoing_message, transact
 from pipeline.terminal import one_line, say
 
 PRECEDING = 200  # records of a partition to look at before its first batch
+WAIT_SECONDS = 0.2  # between two looks whether messages in other partitions are processed
 
 
 class Batch:
@@ -44,6 +46,7 @@ class Batch:
         # Read before the batch is worked on: if the group rebalances meanwhile, the commit carries
         # a stale generation, and Kafka refuses it.
         self._group = membership.consumer.group_metadata()
+        self._preceding, membership.preceding = membership.preceding, []
         self._offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         self._outgoing: list[dict[str, Any]] = []
         self._lines: list[str] = []
@@ -79,20 +82,8 @@ class Batch:
         return (record.value for records in self._polled.values() for record in records)
 
     def preceding(self) -> list[ConsumerRecord]:
-        """Some records from before this batch, of partitions that this copy has just been given.
-
-        Raises `KafkaError`.
-        """
-        generation, seen = self._group.generation_id, self._membership.seen
-        new = {
-            partition: records[0].offset
-            for partition, records in self._polled.items()
-            if (partition, generation) not in seen
-        }
-        start = {partition: max(0, offset - PRECEDING) for partition, offset in new.items()}
-        records = list(self._membership.topics.read(start, new))
-        seen.update((partition, generation) for partition in new)
-        return records
+        """Some records from before this batch, of partitions that this copy has just been given."""
+        return self._preceding
 
     def is_repeated(self, record: ConsumerRecord, message: ImageMessage) -> bool:
         """Whether the same message came before, and what it causes is published.
@@ -150,6 +141,31 @@ class Stage(GroupMember):
                 batch = Batch(self, membership, polled)
                 yield batch
                 membership.is_lost = not batch.is_committed
+
+    def _in_order(self, membership: Membership, polled: Polled) -> Polled:
+        """Leave for a later poll what must wait for messages in other partitions."""
+        generation, seen = membership.consumer.group_metadata().generation_id, membership.seen
+        new = {
+            partition: records[0].offset
+            for partition, records in polled.items()
+            if (partition, generation) not in seen
+        }
+        start = {partition: max(0, offset - PRECEDING) for partition, offset in new.items()}
+        preceding = list(membership.topics.read(start, new))
+        membership.preceding += preceding
+        membership.order.begin(preceding)
+        seen.update((partition, generation) for partition in new)
+        ready = {}
+        for partition, records in polled.items():
+            ready[partition] = list(
+                takewhile(lambda record: not membership.order.must_wait(record), records)
+            )
+            left = records[len(ready[partition]) :]
+            if left:
+                membership.consumer.seek(partition, left[0].offset)
+        if polled and not any(ready.values()):
+            self.kafka.stop.wait(WAIT_SECONDS)
+        return {partition: records for partition, records in ready.items() if records}
 
     def _skip_unreadable(self, membership: Membership) -> bool:
         polled = {

@@ -9,7 +9,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, KafkaTimeoutError
 
 from pipeline.stream.connection import Kafka
-from pipeline.stream.kafka_python import forget_fetched, partition_offsets
+from pipeline.stream.kafka_python import Consumer, close_consumer, forget_fetched
 
 PATIENCE = 60  # seconds without a record; Kafka ends the transaction of a dead program after 21
 
@@ -19,7 +19,7 @@ class TopicReader:
 
     def __init__(self, kafka: Kafka, closing: ExitStack) -> None:
         committed = {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}
-        self._reader = KafkaConsumer(
+        self._reader: KafkaConsumer = Consumer(
             **kafka.options,
             **committed,
             enable_auto_commit=False,
@@ -27,19 +27,23 @@ class TopicReader:
             # with it those of the next partition wait.
             fetch_max_wait_ms=20,
         )
-        closing.callback(self._reader.close, autocommit=False, timeout_ms=1000)
+        closing.callback(close_consumer, self._reader)
         # A read_committed consumer reports the last stable offset as the end. We want the high
         # watermark, behind open transactions, too; so a read_uncommitted consumer is asked.
-        self._ends = KafkaConsumer(**kafka.options, enable_auto_commit=False)
-        closing.callback(self._ends.close, autocommit=False, timeout_ms=1000)
+        self._ends: KafkaConsumer = Consumer(**kafka.options, enable_auto_commit=False)
+        closing.callback(close_consumer, self._ends)
 
     def beginning_offsets(self, topic: str) -> dict[TopicPartition, int]:
         """The offset of the oldest record of each partition."""
-        return partition_offsets(self._reader.beginning_offsets, self._partitions(topic))
+        return dict(self._reader.beginning_offsets(self._partitions(topic)))
 
     def end_offsets(self, topic: str) -> dict[TopicPartition, int]:
         """The offset after the last record of each partition, with those of open transactions."""
-        return partition_offsets(self._ends.end_offsets, self._partitions(topic))
+        return dict(self._ends.end_offsets(self._partitions(topic)))
+
+    def readable_end_offsets(self, topic: str) -> dict[TopicPartition, int]:
+        """The offset of each partition up to which it can be read now: no transaction is open."""
+        return dict(self._reader.end_offsets(self._partitions(topic)))
 
     def since(self, topic: str, seconds: float) -> dict[TopicPartition, int]:
         """The offset of each partition's first record from this time on, or its end."""
@@ -55,8 +59,14 @@ class TopicReader:
     def read(
         self, start: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
     ) -> Iterator[ConsumerRecord]:
-        """The records from `start` up to `end`; waits for the end of transactions in between."""
+        """The records from `start` up to `end`; waits for the end of transactions in between.
+
+        A partition that only one of the two has was added or taken away in between, and is left
+        out.
+        """
         for partition, offset in start.items():
+            if partition not in end:
+                continue
             for records in self._polls(partition, offset, end[partition]):
                 yield from (record for record in records or () if record.offset < end[partition])
 
@@ -71,7 +81,7 @@ class TopicReader:
         sent together can't be read, none of them can.
         """
         skipped = []
-        ends = partition_offsets(self._reader.end_offsets, consumer.assignment())
+        ends = self._reader.end_offsets(consumer.assignment())
         for partition, end in ends.items():
             offset = consumer.position(partition)
             if offset < end and None in self._polls(partition, offset, offset + 1):

@@ -1,5 +1,6 @@
 """Transactions: messages and offsets become visible together, or not at all."""
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 from kafka import ConsumerGroupMetadata, KafkaProducer, OffsetAndMetadata, TopicPartition
 
 from pipeline.messages import Message, Notification, Receipt, dump
+from pipeline.stream.clock import CLOCK
 from pipeline.stream.connection import Kafka
 from pipeline.stream.hanging import end_if_hanging
-from pipeline.stream.kafka_python import close_producer, send_all, within
+from pipeline.stream.kafka_python import Producer, close_producer, send_all, within
 
 TRANSACTION_SECONDS = 10  # until a transaction is given up; Kafka aborts it a second later
 
@@ -29,7 +31,10 @@ def transact(
 
     def run() -> None:
         producer.begin_transaction()
-        send_all(producer, outgoing)
+        sent, began = time.time(), time.monotonic()
+        there = send_all(producer, outgoing)
+        if there is not None:
+            CLOCK.compare(there, sent, sent + time.monotonic() - began)
         if offsets:
             producer.send_offsets_to_transaction(offsets, group)
         producer.commit_transaction()
@@ -55,7 +60,7 @@ def transactional_producer(kafka: Kafka, name: str, closing: ExitStack) -> Kafka
 
 def unchecked_producer(kafka: Kafka, name: str, closing: ExitStack) -> KafkaProducer:
     """A producer for transactions, without a look at the last transaction of this name."""
-    producer = KafkaProducer(
+    producer = Producer(
         **kafka.options,
         transactional_id=name,
         transaction_timeout_ms=(TRANSACTION_SECONDS + 1) * 1000,

@@ -114,3 +114,28 @@ def test_a_topic_is_deleted_under_running_stages(careless: Pipeline, topic: str)
     reader = KafkaConsumer(bootstrap_servers=careless.bootstrap_servers)
     assert reader.partitions_for_topic(topic) == set(range(PARTITIONS))
     reader.close()
+
+
+@pytest.mark.slow
+def test_a_topic_comes_back_with_other_settings(pipeline: Pipeline) -> None:
+    """Under a running stage: what can be mended is, and all is said."""
+    analysis = pipeline.start("image_analysis.py")
+    pipeline.receive("--count", "4")
+    analysis.says("00003  CHANGED")
+    admin = KafkaAdminClient(bootstrap_servers=pipeline.bootstrap_servers)
+    admin.delete_topics(["images"])
+    until(lambda: "images" not in admin.list_topics(), "the topic deleted")
+    settings = {
+        "cleanup.policy": "compact",
+        "message.timestamp.type": "CreateTime",
+        "retention.ms": "60000",
+    }
+    admin.create_topics({"images": {"num_partitions": 4, "configs": settings}})
+    admin.close()
+    analysis.says("the topic images was deleted, with all that was in it, and is made again")
+    analysis.says("the topic images had 4 partitions; now 16")
+    analysis.says("the topic images keeps messages for 0:01:00 only: .* its retention.ms=60000")
+    analysis.says("the topic images had message.timestamp.type=CreateTime; now message.time")
+    pipeline.receive("--count", "4")
+    analysis.says("00007  CHANGED")
+    assert "Traceback" not in analysis.output

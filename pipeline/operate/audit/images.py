@@ -13,13 +13,11 @@ from pipeline.operate.audit.history import NO_NUMBER, History, Verdict
 from pipeline.operate.audit.snapshot import Snapshot, State
 from pipeline.pictures.picture import Picture, image_message
 from pipeline.store.names import IMAGE, IMAGE_DATABASE, digest, event_path
-from pipeline.stream.dead_letters import SENT_BACK
+from pipeline.stream.dead_letters import REPAIRED, SENT_AGAIN
 from pipeline.stream.expired import WHAT_TO_DO, deleted_unread
 from pipeline.stream.positions import position_of
 from pipeline.terminal import say
 from pipeline.wording import count_of
-
-REPAIRED = "repaired"  # header of an image's message that the audit has sent
 
 
 @dataclass
@@ -132,7 +130,7 @@ def _check_files_without_message(snapshot: Snapshot, findings: Findings, history
         if verdict is Verdict.LOST:
             findings.fault("lost", f"{IMAGES}: no message of {path}{hint}", repair)
         elif verdict is Verdict.DELETED_UNREAD:
-            text = f"{IMAGES}: Kafka deleted the message of {path} before it was read{hint}"
+            text = f"{IMAGES}: Kafka deleted the message of {path} before it was read"
             findings.fault("expired", text, repair)
         else:
             not_judged[verdict].append(path)
@@ -164,7 +162,7 @@ def _image_in(path: str) -> str:
 
 def _was_sent_again(record: ConsumerRecord) -> bool:
     """Whether an image's message was repaired or sent back, and so follows later images."""
-    return any(name in (REPAIRED, SENT_BACK) for name, _ in record.headers)
+    return not SENT_AGAIN.isdisjoint(name for name, _ in record.headers)
 
 
 def _copy_of(intact_path: str, image: AuditedImage, snapshot: Snapshot) -> Repair:

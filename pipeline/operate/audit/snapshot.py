@@ -2,10 +2,11 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
+from operator import itemgetter
 
 from kafka.consumer.fetcher import ConsumerRecord
 
@@ -75,7 +76,7 @@ class Snapshot:
         }
         self.beginnings = {topic: topics.beginning_offsets(topic) for topic in TOPICS}
         self.records = {
-            topic: list(topics.read(self.beginnings[topic], topics.end_offsets(topic)))
+            topic: by_arrival(topics.read(self.beginnings[topic], topics.end_offsets(topic)))
             for topic in (ALERTS, IMAGE_EVENTS, IMAGES_WITHOUT_EVENT, IMAGES, DEAD_LETTERS)
         }
         self.set_aside = {DeadLetter(record).position for record in self.records[DEAD_LETTERS]}
@@ -123,6 +124,20 @@ class Snapshot:
         for name in self.images.names(OUTBOX):
             with suppress(FatalError):  # the file is damaged
                 yield from read_outbox(self.images, f"{self.images.name}/{name}").unpublished
+
+
+def by_arrival(records: Iterable[ConsumerRecord]) -> list[ConsumerRecord]:
+    """The records of several partitions in the order of their times.
+
+    A source is in two partitions if some were added. Within a partition the order stays, whatever
+    the times say: those of an earlier version are of the clocks of several computers.
+    """
+    timed = []
+    latest: dict[int, int] = defaultdict(int)  # time by partition
+    for record in records:
+        latest[record.partition] = max(latest[record.partition], record.timestamp)
+        timed.append((latest[record.partition], record))
+    return [record for _, record in sorted(timed, key=itemgetter(0))]
 
 
 def causes_of(record: ConsumerRecord) -> set[bytes]:
