@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from itertools import islice
 
 from pipeline.settings import Parser
 from pipeline.stages import CONSUMING_STAGES, StageDefinition
@@ -36,14 +35,12 @@ def main(arguments: Sequence[str]) -> None:
 def _waiting(stage: StageDefinition, topics: TopicReader, kafka: Kafka) -> tuple[int, float]:
     """How many messages the stage has still to read, and when the oldest of them was sent.
 
-    The number is counted by offsets. Each transaction takes an offset as well, so the messages are
-    at most as many.
+    They are read, since offsets don't count them: each transaction takes an offset as well. What is
+    in an open transaction doesn't wait yet.
     """
-    ends = topics.end_offsets(stage.consumes)
     next_offsets = topics.beginning_offsets(stage.consumes) | committed_offsets(kafka, stage.name)
     waiting, since = 0, time.time()
-    for partition, end in ends.items():
-        for first in islice(topics.read({partition: next_offsets[partition]}, ends), 1):
-            waiting += end - first.offset
-            since = min(since, first.timestamp / 1000)
+    for record in topics.read(next_offsets, topics.readable_end_offsets(stage.consumes)):
+        waiting += 1
+        since = min(since, record.timestamp / 1000)
     return waiting, since

@@ -4,8 +4,7 @@
 2. None deleted; this or an earlier one was decided:     lost, as with the whole topic; not sent
 3. None deleted; neither was decided:                    from before this Kafka; not judged
 4. Some deleted; this one was decided:                   deleted after it was read; not judged
-5. Some deleted; its decision would still exist:         deleted before it was read; can be sent if
-                                                         an earlier one was decided
+5. Some deleted; its decision would still exist:         deleted before it was read; can be sent
 6. Some deleted; its decision may be deleted as well:    unknown; not judged
 
 "Deleted" is what Kafka deleted from `images`, as by retention: a partition begins above offset 0.
@@ -13,7 +12,9 @@
 numbers of the same source. Kafka deletes the oldest messages first. So a decision would still exist
 if each topic of decisions is complete, or still has one about an earlier image. An image without an
 earlier one may be from before this Kafka: it is in row 5 only if all decisions are about images
-whose messages still exist, as nothing that was deleted had been read then.
+whose messages still exist, as nothing that was deleted had been read then. Should it be from before
+this Kafka all the same, it does no harm to send it again: an image that was an event has its files
+and is in row 4, and any other is compared again, with the same outcome.
 """
 
 from collections import defaultdict
@@ -105,7 +106,7 @@ class History:
             self.is_deleted(topic, source, number) for topic in (IMAGE_EVENTS, IMAGES_WITHOUT_EVENT)
         )
         if has_decisions and (is_from_this_kafka or not self._was_read):
-            return Verdict.DELETED_UNREAD, is_from_this_kafka
+            return Verdict.DELETED_UNREAD, True
         return Verdict.UNKNOWN, False
 
     def is_deleted(self, topic: str, source: str, number: int) -> bool:
