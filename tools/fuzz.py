@@ -10,14 +10,17 @@ import io
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import atheris
+import numpy as np
 
 HERE = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE / "tests")]
 
 with atheris.instrument_imports(include=["PIL", "pipeline"]):
     from PIL import Image
+    from tiff_writer import tiff
 
     from pipeline.comparison import planes
     from pipeline.comparison.decode import FORMATS, decode
@@ -29,6 +32,14 @@ with atheris.instrument_imports(include=["PIL", "pipeline"]):
 
 KIND_BY_BYTE = list(MESSAGE_TYPES.values())
 SAMPLE = Image.effect_mandelbrot((9, 7), (-2, -1, 1, 1), 9).convert("RGB")
+
+TIFFS: list[tuple[str, int, dict[str, Any]]] = [  # that Pillow can't decode
+    ("u2", 3, {"photometric": 2, "apart": True, "order": ">"}),
+    ("f4", 3, {"photometric": 2, "compression": 8, "predictor": 3}),
+    ("u2", 5, {"tile": (16, 16), "compression": 5, "predictor": 2, "extra": [0] * 4}),
+    ("f8", 1, {"is_big": True}),
+    ("u1", 2, {"bits": 4, "extra": [0], "compression": 32773}),
+]
 
 
 def check_message(data: bytes) -> None:
@@ -70,6 +81,9 @@ def seeds(target: str) -> dict[str, bytes]:
             content = io.BytesIO()
             SAMPLE.convert(mode).save(content, name, exif=SAMPLE.getexif())
             found[f"{name}-{mode}"] = content.getvalue()
+    for kind, count, how in TIFFS:
+        samples = [np.asarray(SAMPLE.convert("L")).astype(kind)] * count
+        found[f"TIFF-{kind}-{count}"] = tiff(samples, **how)
     return found
 
 
@@ -80,7 +94,7 @@ def main() -> None:
         sys.exit(f"usage: fuzz.py {'|'.join(checks)} [libFuzzer options]")
     target = sys.argv.pop(1)
     # Large images are only slow; that they are refused, the tests hold.
-    planes.MAX_PIXELS = 10**6
+    planes.MAX_PIXELS, planes.MAX_BYTES = 10**6, 8 * 10**6
     with tempfile.TemporaryDirectory() as corpus:
         for name, content in seeds(target).items():
             Path(corpus, name).write_bytes(content)

@@ -67,7 +67,7 @@ def _what_is_wrong(content: bytes, error: Exception) -> str:
         return f"is a JPEG with {reason}, which can't be read"
     if not isinstance(error, UnidentifiedImageError):
         return f"is a damaged image: {error}"
-    if content.startswith(BEGINNINGS):
+    if content.startswith(BEGINNINGS) or is_tiff(content):
         return "is a damaged image: what it says of itself is cut"
     return f"is no image of {FORMAT_NAMES}"
 

@@ -93,6 +93,11 @@ class Layout:
         return -(-self.segment[0] * self.samples_together * self.bits // 8)
 
     @property
+    def segment_bytes(self) -> int:
+        """The bytes of a segment."""
+        return self.row_bytes * self.segment[1]
+
+    @property
     def number(self) -> np.dtype[Any]:
         """The type of a sample."""
         kind = {SIGNED: "i", FLOAT: "f"}.get(self.kind, "u")
@@ -141,6 +146,10 @@ class Layout:
                 f"{path} is a damaged image: {offsets} of {across * down * self.layers} strips or "
                 "tiles are there"
             )
+        if self.photometric == PALETTE and self.bits <= 16:
+            colours = len(self.directory.array(tags.COLOUR_MAP))
+            if colours != 3 * 2**self.bits:
+                raise InvalidInput(f"{path} is a damaged image: its palette has {colours} numbers")
         if reason := self._refused_numbers() or self._refused_colours() or self._refused_packing():
             raise InvalidInput(f"{path} is a TIFF with {reason}, which can't be compared exactly")
 

@@ -680,5 +680,5 @@ def test_the_page_has_these_tables() -> None:
     assert table(["TIFF", *NUMBERS], kinds) in page
     others = [[*name, in_words(outcome)] for name, (outcome, _) in OTHERS.items()]
     assert table(["format", "kind", "is compared"], others) in page
-    assert f"{', '.join(PACKINGS)}" in page
+    assert f"{'; '.join(PACKINGS)}" in " ".join(page.split())
     assert "\n".join(f"- {refused};" for refused in REFUSED_PACKINGS) in page
