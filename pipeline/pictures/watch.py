@@ -15,7 +15,7 @@ from pipeline.pictures.listing import LISTING_PAUSE, Listing, WatchedDirectory
 from pipeline.pictures.picture import Picture
 from pipeline.pictures.seen_files import SeenFiles, hash_of_bytes, hash_of_name
 from pipeline.pictures.tree import Inode
-from pipeline.pictures.whole import tells_its_end, what_is_missing
+from pipeline.pictures.whole import ENDS_WITH_ZEROS, tells_its_end, what_is_missing
 from pipeline.pictures.written_over import LOOK_PAUSE, WrittenOver, state_of
 from pipeline.stop_signal import StopSignal
 from pipeline.terminal import printable, say
@@ -39,6 +39,7 @@ class FileVersion:
     unchanged_since: float
     restless_since: float  # when the first of its versions came that was replaced before its rest
     rest: float = REST  # for how long it must stay unchanged before it is looked at
+    may_be_whole: bool = False  # but must rest longer
 
     def __post_init__(self) -> None:
         self.name_hash = hash_of_name(self.path, self.status)
@@ -84,6 +85,8 @@ class DirectoryWatcher:
                 for version in self._versions.values():
                     if picture := self._look_at(version, listing.began):
                         yield picture
+                    elif version.may_be_whole and not self._is_seen(version):
+                        break  # a newer picture must not overtake it
             yield None
             end = time.monotonic() + max(LISTING_PAUSE, time.monotonic() - began)
             while self._written_over and not self._stop and time.monotonic() < end:
@@ -103,7 +106,7 @@ class DirectoryWatcher:
         self._written_over = {
             version.path: self._written_over.get(version.path) or WrittenOver(version.path)
             for version in self._versions.values()
-            if now - version.restless_since >= RESTLESS
+            if version.unchanged_since - version.restless_since >= RESTLESS
             and now - version.unchanged_since < LONG_REST
         }
         # A listing that is older than the last copy doesn't have the copied version.
@@ -137,6 +140,7 @@ class DirectoryWatcher:
             if hash_of_name(version.path, status) != version.name_hash:
                 return None  # the next listing has the file as it is now
             missing = what_is_missing(content)
+            version.may_be_whole = missing in (None, ENDS_WITH_ZEROS)
             if missing and age < UNUSABLE_REST:
                 raise InvalidInput(missing)
             if age < LONG_REST and not tells_its_end(content):

@@ -15,6 +15,8 @@ GIF = (b"GIF87a", b"GIF89a")
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two are BigTIFF
 FITS = b"SIMPLE  ="
 FITS_BLOCK = 2880
+# The reason that a whole picture may have, too: one that is black where its file ends.
+ENDS_WITH_ZEROS = "it ends with zeros, as if it was given its size and is not filled yet"
 FITS_CARD = 80
 MAX_CARDS = 36 * 1000  # of one FITS header
 MAX_PARTS = 1_000_000  # of a file that are looked at
@@ -51,7 +53,7 @@ def what_is_missing(content: bytes) -> str | None:
     # The zeros that fill a FITS file's last block are no part of its data.
     tail = content[max(0, end - length) : end] if content.startswith(FITS) else content[-length:]
     if end and not any(tail):
-        return "it ends with zeros, as if it was given its size and is not filled yet"
+        return ENDS_WITH_ZEROS
     return None
 
 
