@@ -448,7 +448,7 @@ def test_pictures_that_come(pipeline: Pipeline, folder: Path) -> None:
     picture(folder / "z.png", 12)
     again.says("00008  received: z.png")
     assert again.stop() == 0
-    assert again.lines[-1] == "image_receiving: received 1 images; 0 set aside"
+    assert again.lines[-1] == "image_receiving: received 1 image; 0 set aside"
     assert pipeline.files("image_database")[0] == ".image_receiving.json"
     assert command(pipeline, "audit")
 
@@ -472,7 +472,7 @@ def test_a_watched_file_that_stays_useless(pipeline: Pipeline, folder: Path) -> 
     again = watch(pipeline, folder, "--source", "cam1", "--count", "1")
     picture(folder / "z.png", 12)
     assert again.ends() == 0
-    assert again.lines[-1] == "image_receiving: received 1 images; 0 set aside"
+    assert again.lines[-1] == "image_receiving: received 1 image; 0 set aside"
 
 
 @pytest.mark.parametrize("seed", [0, slow(1), slow(2)])
@@ -891,7 +891,7 @@ def test_on_an_object_store(stored: StoredPipeline, folder: Path) -> None:
     picture(folder / "d.png", 0)
     receiving.says("00003  received: d.png")
     assert receiving.stop() == 0
-    assert receiving.lines[-1] == "image_receiving: received 1 images; 0 set aside"
+    assert receiving.lines[-1] == "image_receiving: received 1 image; 0 set aside"
     assert [name for name in stored.files("image_database") if name[0] != "."] == [
         *("00000.png", "00001.fits", "00002.png", "00003.png"),
     ]

@@ -232,40 +232,64 @@ def test_a_new_picture_of_the_same_size_and_time(start: Start, watched: Path) ->
         assert receiver.names == [f"{rights}.jpg"]
 
 
+def mosaic() -> bytes:
+    """A FITS file of three images."""
+    rng = np.random.default_rng(6)
+    parts = [fits.PrimaryHDU(rng.normal(9, 1, (64, 96)).astype(np.float32))]
+    parts += [fits.ImageHDU(rng.normal(9, 1, (64, 96)).astype(np.float32)) for _ in range(2)]
+    out = io.BytesIO()
+    fits.HDUList(parts).writeto(out)
+    return out.getvalue()
+
+
 def test_half_a_file(
     start: Start,
     watched: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A mosaic between two parts, and a BMP of zeros, are waited for and taken once and whole."""
-    rng = np.random.default_rng(6)
-    parts = [fits.PrimaryHDU(rng.normal(9, 1, (64, 96)).astype(np.float32))]
-    parts += [fits.ImageHDU(rng.normal(9, 1, (64, 96)).astype(np.float32)) for _ in range(2)]
-    out = io.BytesIO()
-    fits.HDUList(parts).writeto(out)
-    mosaic, bitmap = out.getvalue(), encoded(1, "BMP")
-    boundary = mosaic.index(b"XTENSION")
-    receiver = start(SeenFiles({}))
-    monkeypatch.setattr(watch, "LONG_REST", 7)
+    """A mosaic amid its second part, and a BMP that is half zeros, are waited for, which is said.
+
+    They are taken once they are whole.
+    """
     monkeypatch.setattr(watch, "UNUSABLE_REST", 60)  # a busy machine must not be too late
-    for name, begun in (("at.fits", boundary), ("amid.fits", boundary + 1000)):
-        (watched / name).write_bytes(mosaic[:begun])
-    (watched / "sized.bmp").write_bytes(bitmap[:5000] + bytes(len(bitmap) - 5000))
+    whole = {"amid.fits": mosaic(), "sized.bmp": encoded(1, "BMP")}
+    begun = whole["amid.fits"].index(b"XTENSION") + 1000
+    (watched / "amid.fits").write_bytes(whole["amid.fits"][:begun])
+    (watched / "sized.bmp").write_bytes(
+        whole["sized.bmp"][:5000].ljust(len(whole["sized.bmp"]), b"\0")
+    )
+    receiver = start(SeenFiles({}))
     said = ""
     while "amid" not in said or "sized" not in said:
         time.sleep(0.01)
         said += capsys.readouterr().out
     assert "sized.bmp: it ends with zeros" in said
-    assert f"amid.fits: it has {boundary + 1000} of the " in said
+    assert f"amid.fits: it has {begun} of the " in said
     assert receiver.names == []
-    for name in ("at.fits", "amid.fits"):
-        (watched / name).write_bytes(mosaic)
-    (watched / "sized.bmp").write_bytes(bitmap)
-    until(lambda: len(receiver.names) == 3, "all of them")
+    for name, content in whole.items():
+        (watched / name).write_bytes(content)
+    until(lambda: len(receiver.names) == 2, "both")
     receiver.stop()
-    assert Counter(receiver.contents) == {mosaic: 2, bitmap: 1}
+    assert sorted(receiver.contents) == sorted(whole.values())
     assert receiver.aside == {}
+
+
+def test_between_two_parts(start: Start, watched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mosaic whose next part is yet to come seems to be whole, and has to rest for long."""
+    monkeypatch.setattr(watch, "LONG_REST", 4)
+    content = mosaic()
+    boundary = content.index(b"XTENSION")
+    with (watched / "camera.fits").open("wb") as file:
+        file.write(content[:boundary])
+        file.flush()
+        receiver = start(SeenFiles({}))
+        time.sleep(2)
+        assert receiver.names == []
+        file.write(content[boundary:])
+    until(lambda: receiver.names, "the mosaic")
+    receiver.stop()
+    assert receiver.contents == [content]
 
 
 def test_what_only_seems_to_be_half(start: Start, watched: Path) -> None:
