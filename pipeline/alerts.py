@@ -5,6 +5,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import Alert, ImageEvent
 from pipeline.store.database import Database
 from pipeline.store.names import alert_path, digest
+from pipeline.wording import decoding_fault
 
 
 def alert_of(event: ImageEvent, events: Database) -> tuple[Alert, bytes]:
@@ -15,7 +16,7 @@ def alert_of(event: ImageEvent, events: Database) -> tuple[Alert, bytes]:
     try:
         description = events.read(event.path, event.sha256).decode()
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{event.path} is no text: {error}") from error
+        raise InvalidInput(f"{event.path}: {decoding_fault(error)}") from error
     text = write_alert(event, description)
     alert = Alert(
         event_id=event.event_id,

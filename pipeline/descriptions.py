@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pipeline.comparison.measure import Change
 from pipeline.messages import EventKind, ImageEvent, ReceivedImage
 from pipeline.terminal import printable
+from pipeline.wording import decoding_fault
 
 EVENT = "Image event"
 KIND = "Kind"
@@ -105,7 +106,7 @@ def read_description(content: bytes, event_id: str) -> Description:
     try:
         content.decode()
     except UnicodeDecodeError as error:
-        fault = f"it is no text in UTF-8: {error}"
+        fault = decoding_fault(error)
     text = content[:MAX_BYTES].decode(errors="replace")
     lines = [_name_and_value(line) for line in text.splitlines()]
     if not fault and (EVENT, event_id) not in lines:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.security import security_options
+from pipeline.wording import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 HOST = r"([\w.-]+|\[[0-9a-fA-F:]+\])"
@@ -90,6 +91,8 @@ class Parser(argparse.ArgumentParser):
         """End with 2 and one line, without argparse's usage above it."""
         for option, variable in VARIABLES.items():
             message = message.replace(f"argument {option}:", f"{option} or {variable}:")
+        if found := re.fullmatch(r"unrecognized arguments: (--[\w-]+).*", message):
+            message += did_you_mean(found[1], self._option_string_actions)
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
     def settings(self, options: argparse.Namespace) -> Settings:

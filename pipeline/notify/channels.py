@@ -59,7 +59,7 @@ def channel_fault(address: str, said: str) -> str:
     if scheme in MAIL and re.search(r"Invalid ~From~|Dropped invalid", said):
         return (
             "url lacks a mail address to send from or to, or has one that is none; write it as in "
-            f"{scheme}://user:password@example.org?to=night@example.org"
+            f"{scheme}://user:password@example.org?from=me@example.org&to=night@example.org"
         )
     # Apprise's last words only say that the whole can't be used.
     cause = re.sub(r"(Unparseable|Could not load) .*", "", said).strip(" .:")

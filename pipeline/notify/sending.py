@@ -24,11 +24,21 @@ MAX_PICTURES = 25_000_000  # bytes of all pictures in a message, which most mail
 MAX_TEXT = 4000  # characters of an alert
 # An answer of a mail server, as Python's smtplib shows it: (552, b'5.3.4 too large', ...).
 MAIL_ANSWER = re.compile(r"""\((\d{3}), b(['"])(.*?)\2[,)]""")
-# How channels say that a message is too large, and how a connection ends that a server closes
-# because of it.
+# An answer of a web server, as Apprise's channels show it: ...: Not Found, error=404.
+WEB_ANSWER = re.compile(r"(?:.*: )?(.*)error=(\d+)\.?$", re.DOTALL)
+CLOSED = "the server closed the connection"
+# Why there is no answer, as Python's libraries show it, and in our words.
+CONNECTION_FAULTS = (
+    (r"Connection refused", "nothing listens there"),
+    (r"not known|to resolve|No address associated", "the host's name is not known"),
+    (r"timed out", "no answer in time"),
+    (r"WRONG_VERSION_NUMBER|wrong version number", "the server speaks no TLS there"),
+    (r"certificate verify failed", "the server's certificate is not trusted"),
+    (r"closed connection|unexpectedly closed|reset by peer|Broken pipe|aborted", CLOSED),
+)
+# How channels say that a message is too large. Some servers only close the connection.
 TOO_LARGE = re.compile(
-    r"answered 552|error=413|too (large|big|long)|exceed|size limit|maximum .*size"
-    r"|broken pipe|reset by peer|connection aborted|unexpectedly closed|without response",
+    rf"answered (552|413)|too (large|big|long)|exceed|size limit|maximum .*size|{CLOSED}",
     re.IGNORECASE,
 )
 
@@ -171,10 +181,15 @@ def _failure(recipient: Recipient, logged: Sequence[Any]) -> str:
         if answer := MAIL_ANSWER.search(entry.message):
             return f"the mail server answered {answer[1]} {recipient.redacted(answer[3])}"
     reasons = [x.message for x in logged if x.level in ("WARNING", "ERROR", "CRITICAL")]
-    # The library requests wraps the cause in other errors; the cause comes last.
-    causes = [
-        entry.message.rpartition(": ")[2].removesuffix('"))')
-        for entry in logged
-        if entry.message.startswith("Socket Exception: ")
-    ]
-    return recipient.redacted(": ".join(reasons[-1:] + causes[-1:])) or "it failed"
+    if reasons and (answer := WEB_ANSWER.search(reasons[-1])):
+        words = recipient.redacted(answer[1].strip(" ,"))
+        return f"the server answered {answer[2]}" + (f" {words}" if words else "")
+    for entry in logged:
+        if entry.message.startswith("Socket Exception: "):
+            for pattern, words in CONNECTION_FAULTS:
+                if re.search(pattern, entry.message):
+                    return words
+            # The library requests wraps the cause in other errors; the cause comes last.
+            cause = entry.message.rpartition(": ")[2].removesuffix('"))')
+            return f"the connection failed: {recipient.redacted(cause)}"
+    return recipient.redacted("".join(reasons[-1:])) or "the channel gave no reason"

@@ -276,7 +276,7 @@ def test_given_up_and_sent_again(pipeline: Pipeline, web: WebServer) -> None:
     web.does = "refuse"
     alert = start(pipeline, night=f'url = "{web.url()}"\ngive_up_after = 1')
     put_event(pipeline, "00001")
-    alert.says("^00001  given up, and set aside: night could not be told in 1 s: .*error=503")
+    alert.says("^00001  given up, and set aside: night could not be told in 1 s: .*answered 503")
     (letter,) = pipeline.waits_for("dead-letters", 1)
     (notification,) = (
         one for one in pipeline.records("notifications") if b'"to tell"' in one.value
@@ -287,7 +287,7 @@ def test_given_up_and_sent_again(pipeline: Pipeline, web: WebServer) -> None:
     assert headers["partition"] == str(notification.partition).encode()
     assert headers["offset"] == str(notification.offset).encode()
     assert headers["stage"] == b"image_event_alert"
-    assert b"error=503" in headers["exception.message"]
+    assert b"the server answered 503" in headers["exception.message"]
     assert told(pipeline, "given up") == [["00001"]]
     assert "given up  00001" in command(pipeline, "notifications")[0]
 

@@ -168,7 +168,7 @@ def test_pictures_that_are_refused_in_other_words(sender: Sender) -> None:
     with web_server(1_000_000) as server:
         server.does = "forbid"
         guard = recipient_at(server.url(), give_up_after=0)
-        with pytest.raises(DeliveryFailed, match="error=403"):
+        with pytest.raises(DeliveryFailed, match="the server answered 403"):
             send(sender, guard)
         pending = PendingEvent(NOTIFICATION, datetime.now(UTC), {}, time.monotonic())
         for _ in range(2):
@@ -179,6 +179,28 @@ def test_pictures_that_are_refused_in_other_words(sender: Sender) -> None:
             )
     assert len(server.sizes) == 1 + 2 + 1
     assert [one["attachments"] for one in server.got] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("does", "url", "words"),
+    [
+        ("refuse", "json://127.0.0.1:{}/", "the server answered 503 Servers are overloaded."),
+        ("drop", "json://127.0.0.1:{}/", "the server closed the connection"),
+        ("take", "jsons://127.0.0.1:{}/", "the server speaks no TLS there"),
+        ("take", "json://127.0.0.1:1/", "nothing listens there"),
+        ("take", "json://no-such-host.invalid/", "the host's name is not known"),
+        ("take", "mailto://u:p@h.org:1?smtp=127.0.0.1&to=a@x.org", "nothing listens there"),
+        ("take", "mailto://u:p@no-host.invalid?from=b@x.org&to=a@x.org", "the host's name is not"),
+    ],
+)
+def test_why_it_failed(data: Path, does: str, url: str, words: str) -> None:
+    """It is said in plain words, without any part of the address."""
+    with web_server(10**9) as server:
+        server.does = does
+        recipient = recipient_at(url.format(server.port), attach=False)
+        with pytest.raises(DeliveryFailed) as failed:
+            send(Sender(Location(str(data))), recipient)
+    assert str(failed.value).startswith(words)
 
 
 def test_a_text_that_is_refused(sender: Sender) -> None:

@@ -1,5 +1,6 @@
 """python -m pipeline audit: it proves what agrees, names what doesn't, and mends what can be."""
 
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -224,6 +225,9 @@ def test_what_was_cleaned_away_is_not_missed(done: Pipeline) -> None:
         found = audit(done, *options)
         assert table(found) == well
         assert "not missed: 13 images deleted by clean_image_dirs.sh" in found.output
+    old, new = done.run_here("why", "cam1-00001").lines
+    assert old != new
+    assert all(re.search(r", of the image received at [-0-9: ]{19} UTC$", x) for x in (old, new))
     clean(done)
     done.receive("--count", "1")
     done.started[1].says("00000  ")

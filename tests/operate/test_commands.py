@@ -87,6 +87,13 @@ def test_every_command_is_listed(lone: Pipeline) -> None:
         assert name in (run.__doc__ or "").partition("COMMAND    ")[2].partition("\n\n")[0]
 
 
+def test_an_option_that_is_nearly_right(lone: Pipeline) -> None:
+    """The line says which was meant; of one that is like none it doesn't."""
+    line = lone.usage_error("image_analysis.py", "--treshold", "5")
+    assert "--treshold 5; did you mean --threshold? (--help" in line
+    assert "did you mean" not in lone.usage_error("lag", "--frobnicate")
+
+
 def test_no_command(lone: Pipeline) -> None:
     """One line names all commands."""
     line = lone.usage_error("frobnicate")

@@ -266,7 +266,8 @@ def test_a_dead_letter_is_sent_back_after_a_fix(analysis: Pipeline) -> None:
     analysis.wait_for_topics()
     producer = KafkaProducer(bootstrap_servers=analysis.bootstrap_servers)
     value = message(image_id="00001", number=1, path=path)
-    producer.send("images", value, b"", [("origin", b"camera 7")]).get(10)
+    headers = [("origin", b"camera 7"), ("cause", b"\x1b\xff" * 16)]
+    producer.send("images", value, b"", headers).get(10)
     producer.close()
     (letter,) = analysis.waits_for("dead-letters", 1)
     name = f"{letter.partition}:{letter.offset}"
@@ -278,6 +279,7 @@ def test_a_dead_letter_is_sent_back_after_a_fix(analysis: Pipeline) -> None:
     assert count == "1 dead letter, 0 sent back"
     shown = "\n".join(command(analysis, "show", name))
     assert "origin: camera 7" in shown
+    assert f"cause: {'1bff' * 16}" in shown
     assert value.decode() in shown
 
     Image.new("RGB", (9, 9)).save(analysis.data / path)
@@ -290,7 +292,7 @@ def test_a_dead_letter_is_sent_back_after_a_fix(analysis: Pipeline) -> None:
         for one in analysis.records("images")
         if ("origin", b"camera 7") in one.headers and ("dead-letter", name.encode()) in one.headers
     )
-    assert (again.key, again.value, len(again.headers)) == (b"", value, 2)
+    assert (again.key, again.value, len(again.headers)) == (b"", value, 3)
     assert command(analysis)[0].endswith("(sent back)")
     assert "was sent back already" in command(analysis, "send", name, status=1)[-1]
     assert command(analysis, "send", "--all") == ["0 sent back"]
