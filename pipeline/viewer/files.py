@@ -1,5 +1,6 @@
 """Keeps the index up to date with the files of the image database and the event database."""
 
+import os
 import re
 import threading
 import time
@@ -78,13 +79,13 @@ class FileFollower:
         Returns the seconds that the listing took, and whether no new file was found.
         """
         began = time.monotonic()
-        names = self._events.files.names()
-        events = {match[1] for match in map(EVENT.fullmatch, names) if match}
-        names = self._images.files.names()
-        images = {match[1]: match[0] for match in map(IMAGE.fullmatch, names) if match}
+        event_names, image_names = self._names(self._events), self._names(self._images)
         seconds = time.monotonic() - began
         end = time.monotonic() + max(MIN_READING, 2 * seconds)
 
+        events = self._known_events
+        if event_names is not None:
+            events = {match[1] for match in map(EVENT.fullmatch, event_names) if match}
         gone = self._known_events - events
         self._index.write("DELETE FROM events WHERE id = ?", ((gone_id,) for gone_id in gone))
         self._known_events &= events
@@ -93,6 +94,9 @@ class FileFollower:
             self._index.unread = len(new_events)
             self._known_events |= self._read(threads, ids)
 
+        images = dict.fromkeys(self._known_images, "")
+        if image_names is not None:
+            images = {match[1]: match[0] for match in map(IMAGE.fullmatch, image_names) if match}
         gone = self._known_images - images.keys()
         self._index.write("DELETE FROM images WHERE id = ?", ((gone_id,) for gone_id in gone))
         self._known_images &= images.keys()
@@ -106,6 +110,19 @@ class FileFollower:
         before = int(time.time()) - RECENT
         self._index.write("DELETE FROM images WHERE NOT listed AND time < ?", [(before,)])
         return seconds, True
+
+    def _names(self, database: Database) -> list[str] | None:
+        """The names of a database's files; None if its directory isn't there, as without its disk.
+
+        A cleaned database has an empty directory: what it had is gone, and isn't shown any more.
+        """
+        names = database.files.names()
+        where = database.where
+        if names or not database.files.is_listing_fast or os.path.isdir(where):
+            return names
+        why = "the pipeline makes it; or is its disk not mounted?"
+        self._faults.append(TransientError(f"{where} isn't there: {why}"))
+        return None
 
     def _read(self, threads: ThreadPoolExecutor, ids: Sequence[str]) -> set[str]:
         """Put the events of these ids into the index; the ids of those that can be read."""

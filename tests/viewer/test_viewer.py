@@ -628,6 +628,30 @@ def test_directories_cleaned_while_a_page_is_open(alone: Pipeline, browser: Watc
     browser.expected = [" 404 "]
 
 
+def test_directories_that_are_not_there(alone: Pipeline) -> None:
+    """Each is named, until it is there; what was in it stays shown while its disk is away."""
+    for name in ("image_database", "image_event_database"):
+        (alone.data / name).rmdir()
+    viewer = Viewer(alone)
+    viewer.waits_for("/", f"{alone.data}/image_event_database isn&#39;t there")
+    assert "Nothing there yet" in viewer.text("/")
+    (alone.data / "image_event_database").mkdir()
+    viewer.waits_for("/", f"{alone.data}/image_database isn&#39;t there")
+    (alone.data / "image_database").mkdir()
+    put_event(alone.data, "00003")
+    viewer.waits_for("/", "1 event,")
+    until(lambda: "isn&#39;t there" not in viewer.text("/"), "both are there")
+    away = alone.data.rename(alone.data.with_name("unmounted"))
+    viewer.waits_for("/", f"{alone.data}/image_event_database isn&#39;t there")
+    assert "1 event," in viewer.text("/")
+    assert "can&#39;t be read now" in viewer.text("/events/00003", 503)
+    viewer.text("/events/00004", 404)
+    away.rename(alone.data)
+    until(lambda: "isn&#39;t there" not in viewer.text("/"), "the disk is back")
+    assert "image_database/00003.jpg" in viewer.text("/events/00003")
+    assert viewer.program.stop() == 0
+
+
 @pytest.mark.browser
 def test_an_event_that_comes_back(alone: Pipeline, browser: Watched) -> None:
     """Its open page says that it has gone only as long as it has, and then what is not as shown."""

@@ -102,6 +102,9 @@ def _event(site: Site, request: Request) -> Event:
         event = read_event(site.events, id_) if re.fullmatch(IMAGE_ID, id_, re.ASCII) else None
     except TransientError as fault:
         raise HTTPException(503, f"Event {id_} can't be read now: {fault}.") from fault
+    trouble = site.index.troubles.get("files")
+    if not event and trouble and site.index.select("SELECT 1 FROM events WHERE id = ?", [id_]):
+        raise HTTPException(503, f"Event {id_} can't be read now: {trouble}")
     if not event:
         raise HTTPException(404, f"There is no event {quoted(id_)}, or not any more.")
     return event
