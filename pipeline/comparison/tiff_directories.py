@@ -128,4 +128,4 @@ def _directories(content: bytes) -> Iterator[Directory]:
 def main_picture_remark(content: bytes, path: str) -> str:
     """Which of the pictures of a TIFF is the main picture; empty if it is the only picture."""
     pictures, main = pictures_in(content, path)
-    return f", picture {main + 1} of {len(pictures)}" if len(pictures) > 1 else ""
+    return f" (picture {main + 1} of {len(pictures)} in it)" if len(pictures) > 1 else ""

@@ -3,12 +3,14 @@
 import io
 import threading
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.comparison.decode import FORMATS, decode
+from pipeline.comparison.fits import is_fits
 from pipeline.comparison.planes import MAX_PIXELS, AnyImage, Planes
 from pipeline.errors import InvalidInput
 from pipeline.store.names import digest
@@ -77,7 +79,7 @@ def draw_shown(content: bytes, other: bytes | None, path: str) -> tuple[bytes, s
         if isinstance(image, Image.Image) and image.mode in ("L", "RGB", "RGBA", "CMYK"):
             shown = image.convert("RGB") if image.mode == "CMYK" else image
         else:
-            samples = [_shown_samples(image)]
+            samples = [_shown_samples(image, content)]
             if other is not None:
                 with_other = _deep(other)
                 samples += [with_other] if with_other is not None else []
@@ -118,16 +120,20 @@ def _deep(content: bytes) -> NDArray[np.float64] | None:
         image = decode(content)
     except InvalidInput:
         return None
-    return None if image.mode in ("L", "RGB", "RGBA", "CMYK") else _shown_samples(image)
+    is_deep = image.mode not in ("L", "RGB", "RGBA", "CMYK")
+    return _shown_samples(image, content) if is_deep else None
 
 
-def _shown_samples(image: AnyImage) -> NDArray[np.float64]:
-    """The samples that are shown: of three planes or more, the first three as colours."""
+def _shown_samples(image: AnyImage, content: bytes) -> NDArray[np.float64]:
+    """The samples that are shown: three or four planes as colours, of others the brightest plane.
+
+    In FITS, planes are no colours, but pictures of several CCDs or wavelengths.
+    """
     if not isinstance(image, Planes):
         return np.asarray(image, np.float64)
-    if len(image.planes) < 3:
-        return image.planes[0].astype(np.float64)
-    return np.stack(image.planes[:3], axis=2, dtype=np.float64)
+    if len(image.planes) in (3, 4) and not is_fits(content):
+        return np.stack(image.planes[:3], axis=2, dtype=np.float64)
+    return reduce(np.fmax, image.planes).astype(np.float64)
 
 
 def _stretch(images: Sequence[NDArray[np.float64]]) -> tuple[float, float]:

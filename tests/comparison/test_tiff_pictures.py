@@ -32,27 +32,36 @@ SMALL, FULL, OTHER = grey(8, 6), grey(40, 30), grey(40, 30)
 LARGE_MASK = grey(80, 60)
 FILES = {  # the pages, the place of the main picture among all, and what is said
     "a single picture": ([Page(FULL)], ""),
-    "the thumbnail first": ([Page(SMALL, more=REDUCED), Page(FULL)], "picture 2 of 2"),
-    "the thumbnail last": ([Page(FULL), Page(SMALL, more=REDUCED)], "picture 1 of 2"),
-    "the old way to say so": ([Page(SMALL, more={255: [2]}), Page(FULL)], "picture 2 of 2"),
-    "a thumbnail that doesn't say so": ([Page(SMALL), Page(FULL)], "picture 2 of 2"),
-    "a large mask": ([Page(LARGE_MASK, more=MASK), Page(FULL)], "picture 2 of 2"),
-    "a mask by its colours": ([Page(LARGE_MASK, photometric=4), Page(FULL)], "picture 2 of 2"),
-    "a map of depths": ([Page(LARGE_MASK, more=DEPTHS), Page(FULL)], "picture 2 of 2"),
+    "the thumbnail first": ([Page(SMALL, more=REDUCED), Page(FULL)], " (picture 2 of 2 in it)"),
+    "the thumbnail last": ([Page(FULL), Page(SMALL, more=REDUCED)], " (picture 1 of 2 in it)"),
+    "the old way to say so": (
+        [Page(SMALL, more={255: [2]}), Page(FULL)],
+        " (picture 2 of 2 in it)",
+    ),
+    "a thumbnail that doesn't say so": ([Page(SMALL), Page(FULL)], " (picture 2 of 2 in it)"),
+    "a large mask": ([Page(LARGE_MASK, more=MASK), Page(FULL)], " (picture 2 of 2 in it)"),
+    "a mask by its colours": (
+        [Page(LARGE_MASK, photometric=4), Page(FULL)],
+        " (picture 2 of 2 in it)",
+    ),
+    "a map of depths": ([Page(LARGE_MASK, more=DEPTHS), Page(FULL)], " (picture 2 of 2 in it)"),
     "a large one that says it is reduced": (
         [Page(LARGE_MASK, more=REDUCED), Page(FULL)],
-        "picture 2 of 2",
+        " (picture 2 of 2 in it)",
     ),
-    "equal pages": ([Page(FULL), Page(OTHER), Page(OTHER)], "picture 1 of 3"),
+    "equal pages": ([Page(FULL), Page(OTHER), Page(OTHER)], " (picture 1 of 3 in it)"),
     "a picture that belongs to its thumbnail, as in DNG": (
         [Page(SMALL, more=REDUCED, children=[Page(FULL)])],
-        "picture 2 of 2",
+        " (picture 2 of 2 in it)",
     ),
     "several that belong to a page": (
         [Page(SMALL, more=REDUCED, children=[Page(LARGE_MASK, more=REDUCED), Page(FULL)])],
-        "picture 3 of 3",
+        " (picture 3 of 3 in it)",
     ),
-    "only reduced ones": ([Page(SMALL, more=REDUCED), Page(FULL, more=REDUCED)], "picture 2 of 2"),
+    "only reduced ones": (
+        [Page(SMALL, more=REDUCED), Page(FULL, more=REDUCED)],
+        " (picture 2 of 2 in it)",
+    ),
 }
 
 
@@ -66,7 +75,13 @@ def test_the_main_picture(name: str, order: str, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(image), FULL[0])
     path = tmp_path / "scan.tif"
     path.write_bytes(content)
-    assert read_picture(str(path)).remark == f": scan.tif{said and f', {said}'}"
+    assert read_picture(str(path)).remark == f": scan.tif{said}"
+
+
+def test_a_name_without_an_extension(tmp_path: Path) -> None:
+    """Doesn't hide that it is a TIFF, also one that Pillow doesn't know."""
+    (tmp_path / "scan").write_bytes(tiff([*FULL, *FULL, *FULL, *FULL, *FULL], extra=[0] * 4))
+    assert read_picture(str(tmp_path / "scan")).extension == "tif"
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4", "f8"])

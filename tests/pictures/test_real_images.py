@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +20,7 @@ from astropy.io import fits
 from conftest import HERE, Pipeline, Program, StoredPipeline, slow, until
 from numpy.typing import NDArray
 from PIL import Image
+from tiff_writer import Page, tiff, tiff_of
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import Alert, ImageEvent, ImageWithoutEvent, ReceivedImage, parse
@@ -247,6 +250,40 @@ def test_compressed_fits(pipeline: Pipeline, folder: Path) -> None:
     assert pipeline.files("image_database") == stored
     analysis.says("00004  unchanged")
     assert pipeline.ids("image-events") == ["00001", "00002"]
+    command(pipeline, "audit")
+
+
+def test_tiffs_that_pillow_cannot_hold(pipeline: Pipeline, folder: Path) -> None:
+    """Each second one differs by one count, or by a star: an event, with the RMS of all samples."""
+    samples = RNG.integers(0, 200, (5, 64, 96))
+    kinds: dict[str, tuple[str, int, dict[str, Any]]] = {
+        "a planes apart": ("u2", 3, {"photometric": 2, "apart": True}),
+        "b infrared": ("u1", 4, {"photometric": 2, "extra": [0]}),
+        "c signed": ("i1", 1, {}),
+        "d float64": ("f8", 1, {}),
+        "e five bands": ("u2", 5, {"extra": [0] * 4}),
+        "f half": ("f2", 1, {}),
+    }
+    rms = []
+    for name, (kind, count, how) in kinds.items():
+        for step in (0, 1):
+            changed = samples.copy()
+            changed[count - 1, 50, 70] += step
+            planes = [(plane - 100 * (kind == "i1")).astype(kind) for plane in changed[:count]]
+            (folder / f"{name} {step}.tif").write_bytes(tiff(planes, **how))
+        rms.append(f"RMS {1 / np.sqrt(64 * 96 * count):.4g}")
+    thumbnail = Page([np.zeros((6, 9), np.uint8)], more={254: [1]})
+    for name, star in (("g thumbnail 0", None), ("g thumbnail 1", (50, 30))):
+        full = [np.round(sky(star=star)).astype(np.uint8)]
+        (folder / f"{name}.tif").write_bytes(tiff_of([thumbnail, Page(full)]))
+    analysis = pipeline.start("image_analysis.py")
+    receiving = pipeline.receive("--from", str(folder))
+    assert receiving.lines[-1] == "image_receiving: received 14 images; 0 set aside"
+    receiving.says(r"00013  received: g thumbnail 1.tif \(picture 2 of 2 in it\)")
+    for number, expected in enumerate(rms):
+        analysis.says(f"{2 * number + 1:05d}  CHANGED: .*, {re.escape(expected)};")
+    analysis.says("00013  CHANGED: .* of the pixels")
+    assert "00013" in pipeline.ids("image-events")
     command(pipeline, "audit")
 
 
