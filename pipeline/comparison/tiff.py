@@ -25,6 +25,7 @@ from pipeline.errors import InvalidInput
 MAX_SAMPLES = 10_000  # of a pixel
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 UNSIGNED, SIGNED, FLOAT, UNDEFINED = 1, 2, 3, 4
+COMPLEX = (5, 6)
 PLAIN, LZW, OLD_JPEG, JPEG, DEFLATE, PACK_BITS, OLD_DEFLATE = 1, 5, 6, 7, 8, 32773, 32946
 LZMA, ZSTANDARD = 34925, 50000
 WITH_PREDICTOR = (LZW, DEFLATE, OLD_DEFLATE, LZMA, ZSTANDARD)
@@ -60,9 +61,10 @@ class Layout:
         self.directory = directory
         value = directory.value
         self.width, self.height = value(tags.WIDTH, 0), value(tags.HEIGHT, 0)
-        self.samples = value(tags.SAMPLES, 1)
+        self.samples = value(tags.SAMPLES, max(1, len(directory.values(tags.BITS))))
         self.bits = value(tags.BITS, 1)
-        self.kind = value(tags.SAMPLE_FORMAT, UNSIGNED)
+        kind = value(tags.SAMPLE_FORMAT, UNSIGNED)
+        self.kind = UNSIGNED if kind == UNDEFINED else kind
         self.photometric = value(tags.PHOTOMETRIC, MIN_IS_WHITE)
         self.compression = value(tags.COMPRESSION, PLAIN)
         has_predictor = self.compression in WITH_PREDICTOR
@@ -117,7 +119,11 @@ class Layout:
         extra = self.directory.values(tags.EXTRA_SAMPLES)
         about = (self.photometric, self.samples, self.bits, extra)
         is_known = self.kind == UNSIGNED and not self.is_apart and about in PILLOWS
-        if self.directory.value(tags.FILL_ORDER, 1) != 1 and self.bits != 1:
+        value = self.directory.value
+        if value(tags.FILL_ORDER, 1) != 1 and self.bits != 1:
+            return False
+        # Where these are missing or undefined, Pillow takes other ones for granted.
+        if value(tags.SAMPLES, 1) != self.samples or value(tags.SAMPLE_FORMAT, 1) != UNSIGNED:
             return False
         if self.photometric == YCBCR:
             return is_known and self.compression in (JPEG, OLD_JPEG)
@@ -160,10 +166,12 @@ class Layout:
             return f"samples of {' and '.join(map(str, bits))} bits in a pixel"
         if len(kinds) > 1:
             return "numbers of several kinds in a pixel"
-        kind = UNSIGNED if self.kind == UNDEFINED else self.kind
-        if kind not in READ_BITS:
-            return "complex numbers" if kind in (5, 6) else f"numbers of the unknown kind {kind}"
-        return "" if self.bits in READ_BITS[kind] else f"{WORDS[kind]} of {self.bits} bits"
+        if self.kind in COMPLEX:
+            return "complex numbers"
+        if self.kind not in READ_BITS:
+            return f"numbers of the unknown kind {self.kind}"
+        is_read = self.bits in READ_BITS[self.kind]
+        return "" if is_read else f"{WORDS[self.kind]} of {self.bits} bits"
 
     def _refused_colours(self) -> str:
         if self.photometric == PALETTE and (self.bits > 16 or self.number.kind != "u"):

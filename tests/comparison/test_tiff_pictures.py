@@ -109,6 +109,54 @@ def test_planes_are_upright(orientation: int) -> None:
     assert np.array_equal(np.asarray(by_pillow), by_planes.planes[0])
 
 
+def bands(count: int, dtype: str, high: int = 200) -> list[NDArray[Any]]:
+    """Planes of 40 x 30 pixels."""
+    return [RNG.integers(0, high, (30, 40)).astype(dtype) for _ in range(count)]
+
+
+ONE, DEEP, THREE, FIVE = bands(1, "u1"), bands(1, "u2"), bands(3, "u1"), bands(5, "u2")
+TWO_OF_4_BITS, MANY = bands(2, "u1", 16), bands(300, "u1")
+DOT = [np.array([[7]], np.uint16), np.array([[9]], np.uint16)]
+MAY_BE_MISSING = (259, 266, 284, 317, 339)
+ODD = {
+    "samples of no format": (ONE, tiff(ONE, more={339: [4]})),
+    "three samples of no format": (THREE, tiff(THREE, photometric=2, more={339: [4, 4, 4]})),
+    "no count of samples": (THREE, tiff(THREE, photometric=2, missing=[277])),
+    "bits of one sample for all": (THREE, tiff(THREE, photometric=2, more={258: [8]})),
+    "format of one sample for all": (FIVE, tiff(FIVE, more={339: [1]})),
+    "one sample, apart": (DEEP, tiff(DEEP, apart=True)),
+    "no rows of a strip": (FIVE, tiff(FIVE, rows=30, missing=[278])),
+    "endless rows of a strip": (FIVE, tiff(FIVE, rows=30, more={278: [2**32 - 1]})),
+    "no lengths of strips": (FIVE, tiff(FIVE, missing=[279])),
+    "no more than must be there": (ONE, tiff(ONE, missing=MAY_BE_MISSING)),
+    "a predictor without compression": (FIVE, tiff(FIVE, more={317: [2]})),
+    "a predictor with PackBits": (FIVE, tiff(FIVE, compression=32773, more={317: [2]})),
+    "tiles of 24 x 8": (FIVE, tiff(FIVE, tile=(24, 8))),
+    "a tile larger than the picture": (FIVE, tiff(FIVE, tile=(128, 64), compression=5)),
+    "a pixel": (DOT, tiff(DOT)),
+    "rows that end within a byte": (TWO_OF_4_BITS, tiff(TWO_OF_4_BITS, 4, ">", tile=(16, 16))),
+    "300 bands": (MANY, tiff(MANY, extra=[0] * 299)),
+    "300 bands apart": (MANY, tiff(MANY, extra=[0] * 299, apart=True, compression=8)),
+    "extra samples that aren't counted": (FIVE, tiff(FIVE)),
+    "four samples of RGB, of which none is extra": (FIVE[:4], tiff(FIVE[:4], photometric=2)),
+    "an unknown interpretation": (ONE, tiff(ONE, photometric=32803)),
+    "a palette that nothing needs": (DEEP, tiff(DEEP, photometric=1, more={320: [1, 2, 3]})),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_tiff(name: str) -> None:
+    """Is read as libtiff reads it: what is missing has its usual value."""
+    planes, content = ODD[name]
+    image = decode(content)
+    assert not damage_of(content)
+    if isinstance(image, Planes):
+        seen = np.stack(image.planes, axis=2)
+    else:
+        seen = np.asarray(image).reshape(*planes[0].shape, -1)
+    assert np.array_equal(seen, np.stack(planes, axis=2))
+
+
 def with_entry(tag: int, number: int, **how: Any) -> bytes:
     """A TIFF of five bands whose tag says another number."""
     content = bytearray(tiff([plane for _ in range(5) for plane in SMALL], extra=[0] * 4, **how))
