@@ -59,15 +59,10 @@ def receiving_options(
     """The options and settings; ends the program with 2 if one makes no sense."""
     parser = _receiving_parser()
     given = parser.parse_args(arguments)
-    if given.source and given.sources:
-        parser.error("--source and --sources: give one of the two")
-    if given.watch and [Path(path).is_dir() for path in given.paths] != [True]:
-        parser.error("--watch: give one directory with --from")
+    _check_together(parser, given)
     numbered = [f"cam{number}" for number in range(1, int(given.sources or 0) + 1)]
     named = list(dict.fromkeys(given.source or [""]))
     pattern: SourcePattern | None = given.source_from
-    if pattern and (given.source or given.sources or not given.paths):
-        parser.error("--source-from: give it with --from, and without --source and --sources")
     if given.paths and len(numbered or named) > 1:
         parser.error("--from: one source at a time; --source-from makes several of the names")
     settings = parser.settings(given)
@@ -156,6 +151,18 @@ def is_below(path: str, directories: Iterable[str]) -> bool:
     ours = set(inodes(directories))
     above = [str(parent) for parent in (Path(path).resolve(), *Path(path).resolve().parents)]
     return not ours.isdisjoint(inodes(above))
+
+
+def _check_together(parser: Parser, given: Namespace) -> None:
+    """End the program with 2 if options make no sense together."""
+    if given.source and given.sources:
+        parser.error("--source and --sources: give one of the two")
+    if given.watch and [Path(path).is_dir() for path in given.paths] != [True]:
+        parser.error("--watch: give one directory with --from")
+    if given.accept_damaged and not given.paths:
+        parser.error("--accept-damaged: give the pictures with --from")
+    if given.source_from and (given.source or given.sources or not given.paths):
+        parser.error("--source-from: give it with --from, and without --source and --sources")
 
 
 @dataclass(frozen=True)

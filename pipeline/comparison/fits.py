@@ -197,7 +197,7 @@ def _open(content: bytes, path: str) -> Iterator[Any]:
             raise
         except Exception as error:  # astropy raises whatever it stumbles over
             raise InvalidInput(
-                f"{path} is a damaged image: a header in it makes no sense"
+                f"{path} is a damaged image: a header in it is cut or makes no sense"
             ) from error
 
 

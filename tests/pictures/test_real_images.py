@@ -325,6 +325,7 @@ def test_damage_that_decoding_does_not_mind(pipeline: Pipeline, folder: Path) ->
         ["--from", ""],
         ["--from"],
         ["--watch", "--from", "image_event_alerts/below"],
+        ["--accept-damaged"],
         ["--source-from", "{source}_*"],
         ["--source-from", "cam_*", "--from", "a.png"],
         ["--source-from", "{source}*", "--from", "a.png"],
