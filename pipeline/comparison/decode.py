@@ -17,6 +17,8 @@ from pipeline.retrying import retrying
 FORMATS = ("JPEG", "PNG", "TIFF", "GIF", "BMP", "WEBP")
 FORMAT_NAMES = "JPEG, PNG, TIFF, FITS, GIF, BMP and WebP"  # what is decoded, for people
 BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")  # of these
+# How errors of Pillow begin that say nothing to people; nor do errors that aren't Pillow's own.
+UNCLEAR = ("decoder error", "could not create decoder", "failed to read", "cannot load")
 
 MODES = {  # of Pillow: the mode in which an image of that mode is compared
     **{mode: mode for mode in ("L", "RGB", "RGBA", "CMYK", "I;16")},
@@ -66,7 +68,8 @@ def _what_is_wrong(content: bytes, error: Exception) -> str:
     if reason := jpeg_refusal(content):
         return f"is a JPEG with {reason}, which can't be read"
     if not isinstance(error, UnidentifiedImageError):
-        return f"is a damaged image: {error}"
+        is_clear = isinstance(error, OSError) and not str(error).startswith(UNCLEAR)
+        return f"is a damaged image: {error if is_clear else 'its bytes make no picture'}"
     if content.startswith(BEGINNINGS) or is_tiff(content):
         return "is a damaged image: what it says of itself is cut"
     return f"is no image of {FORMAT_NAMES}"

@@ -228,6 +228,16 @@ def test_any_bytes(content: bytes, rest: bytes) -> None:
     assert isinstance(damage_of(content + rest), str)
 
 
+@pytest.mark.parametrize("kind", ["TIFF with LZW", "WebP", "PNG"])
+def test_what_is_said_of_what_cannot_be_decoded(kind: str) -> None:
+    """Words for people, whatever the decoder says."""
+    content = bytearray(OTHERS[kind])
+    content[len(content) // 4 : len(content) // 2] = bytes(len(content) // 4)
+    with pytest.raises(InvalidInput, match=r"^x is a damaged image: ") as found:
+        decode(bytes(content[: len(content) // 2]), "x")
+    assert not re.search("error|decoder|object|buffer|None|b'", str(found.value))
+
+
 @pytest.mark.parametrize("content", [OTHERS["PNG"][:30], OTHERS["TIFF"][:-9], OTHERS["GIF"][:9]])
 def test_what_is_cut_in_its_header_is_called_damaged(content: bytes) -> None:
     """It is an image of these formats, and a part of it is missing."""

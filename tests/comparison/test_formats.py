@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiff_writer import tiff
 
+from pipeline.comparison.damage import damage_of
 from pipeline.comparison.decode import decode
 from pipeline.comparison.measure import compare
 from pipeline.errors import InvalidInput
@@ -59,12 +60,13 @@ def pair(
 
 
 def check(outcome: str, pair: Pair) -> None:
-    """The pair has the outcome that the table promises."""
+    """The pair has the outcome that the table promises, and no file is taken for damaged."""
     if outcome.startswith("set aside: "):
         for content in pair.files:
             with pytest.raises(InvalidInput, match=outcome.removeprefix("set aside: ")):
                 decode(content, "a")
         return
+    assert [damage_of(content) for content in pair.files] == ["", ""]
     first, again, second = (decode(pair.files[k]) for k in (0, 0, 1))
     assert compare(first, again) is None
     change = compare(first, second)
