@@ -24,20 +24,24 @@ class Copy:
 class WrittenOver:
     """A file whose copies are looked at, as it is replaced before it has rested.
 
-    A copy is whole if its format says so, and if nobody wrote to the file for a moment after it was
-    copied. A new file that was put in its place by a rename is no change of the copied one. Of a
-    format that can't tell its end, only what came by a rename is copied.
+    It is copied once it is the same in two looks, so that an upload that grows all the time isn't
+    read over and over. A copy is whole if its format says so, and if nobody wrote to the file for a
+    moment after it was copied. A file that was put in the place of another by a rename is copied at
+    once, and the next one in its place is no change of it. Of a format that can't tell its end,
+    only what came by a rename is copied.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.taken = 0.0  # when the last copy was whole
         self._status: os.stat_result | None = None  # at the last look
+        self._is_replaced = False  # whether it was put in the place of another file
+        self._is_copied = False
         self._copy: Copy | None = None  # that must rest
         self._next = 0.0  # when to look again: half of the time is enough for a large file
 
     def look(self) -> Copy | None:
-        """The last copy, once it is known to be whole; copies the file if it has changed."""
+        """The last copy, once it is known to be whole; copies the file if it is a new one."""
         now = time.monotonic()
         if now < self._next:
             return None
@@ -45,31 +49,34 @@ class WrittenOver:
             status = os.stat(self.path)
         except OSError:
             return None
-        last, copy = self._status, self._copy
-        is_replaced = last is not None and status.st_ino != last.st_ino
+        last, self._status = self._status, status
+        copy, rested = self._copy, None
         if last and state_of(last) == state_of(status):
-            if not copy or now - copy.made < COPY_REST:
-                return None
-            self._copy = None
+            if copy and now - copy.made >= COPY_REST:
+                rested, self._copy = copy, None
+            elif not self._is_copied:
+                self._make_copy(status)
         else:
-            self._status = status
-            self._copy = self._made(status, is_replaced)
-            self._next = 2 * time.monotonic() - now
-            if not is_replaced:
-                return None
-        if copy:
+            self._is_replaced = last is not None and status.st_ino != last.st_ino
+            self._is_copied, self._copy = False, None
+            if self._is_replaced:
+                rested = copy
+                self._make_copy(status)
+        self._next = 2 * time.monotonic() - now
+        if rested:
             self.taken = now
-        return copy
+        return rested
 
-    def _made(self, status: os.stat_result, is_replaced: bool) -> Copy | None:
+    def _make_copy(self, status: os.stat_result) -> None:
+        """Copy the file, if its bytes seem to be whole and it still has this status."""
+        self._is_copied = True
         try:
             content, copied = read_file(self.path)
-        except InvalidInput:  # as it is just being written
-            return None
-        can_tell = is_replaced or tells_its_end(content)
-        if state_of(copied) != state_of(status) or not can_tell or what_is_missing(content):
-            return None
-        return Copy(content, copied, time.monotonic())
+        except InvalidInput:  # it is just being written
+            return
+        can_tell = self._is_replaced or tells_its_end(content)
+        if state_of(copied) == state_of(status) and can_tell and not what_is_missing(content):
+            self._copy = Copy(content, copied, time.monotonic())
 
 
 def state_of(status: os.stat_result) -> tuple[int, int, int]:

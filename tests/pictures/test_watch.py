@@ -230,6 +230,15 @@ def test_a_new_picture_of_the_same_size_and_time(start: Start, watched: Path) ->
         until(lambda: receiver.names, "another one")  # noqa: B023 - called at once
         receiver.stop()
         assert receiver.names == [f"{rights}.jpg"]
+    # The files of a disk that was copied to another one have the same bytes.
+    shutil.copytree(watched, watched.with_name("copied"))
+    shutil.rmtree(watched)
+    watched.with_name("copied").rename(watched)
+    receiver = start(seen)
+    put(watched / "last.jpg", encoded(9))
+    until(lambda: receiver.names, "the last one")
+    receiver.stop()
+    assert receiver.names == ["last.jpg"]
 
 
 def mosaic() -> bytes:
