@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 
 from pipeline.pictures.source_names import MAX_SOURCES, SourcePattern, sources_of, spelling
 from pipeline.pictures.tree import Inode, LeftAlone, Tree, list_tree, natural
@@ -97,7 +98,14 @@ class WatchedDirectory:
         return Listing(began, files, tree.is_complete, tree.inode)
 
     def _by_source(self, tree: Tree) -> dict[str, dict[str, os.stat_result]]:
-        paths = sorted(tree.files, key=lambda path: (tree.files[path].st_mtime_ns, natural(path)))
+        paths = []
+
+        def time_of(path: str) -> int:
+            return tree.files[path].st_mtime_ns
+
+        for _, of_same_time in groupby(sorted(tree.files, key=time_of), key=time_of):
+            same = list(of_same_time)  # mostly one: the key of a name takes longer than all else
+            paths += same if len(same) == 1 else sorted(same, key=natural)
         if self._pattern is None:
             return {self._source: {path: tree.files[path] for path in paths}}
         sources = sources_of(paths, self.path, self._pattern)
