@@ -12,6 +12,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from pipeline.errors import InvalidInput
 from pipeline.messages import Notification, Receipt, moment
+from pipeline.stream.clock import CLOCK
 from pipeline.stream.deduplication import cause
 from pipeline.wording import decoding_fault
 
@@ -38,14 +39,15 @@ class Inbox:
     def add(self, record: ConsumerRecord, message: Notification | Receipt, now: datetime) -> None:
         """Add the next record of the partition.
 
-        A time in the future comes from a machine whose clock is ahead, and counts as `now`.
+        `now` is of this computer's clock, and the record's time of Kafka's: what is known of their
+        difference is added. A time in the future all the same counts as `now`.
         """
         if isinstance(message, Receipt):
             self._settle(message, now)
             return
         sha256 = cause(record)
         if sha256 not in self._sent:
-            since = min(now, moment(record.timestamp / 1000))
+            since = min(now, moment(record.timestamp / 1000 + CLOCK.seconds_ahead))
             event = self.pending.setdefault(sha256, PendingEvent(message, since, {}))
             event.records[record.offset] = record
             self._hashes[record.offset] = sha256

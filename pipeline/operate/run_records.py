@@ -8,7 +8,16 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError
 
 from pipeline.errors import InvalidInput
-from pipeline.messages import ALERTS, DEAD_LETTERS, IMAGE_EVENTS, IMAGES, Alert, ImageEvent, parse
+from pipeline.messages import (
+    ALERTS,
+    DEAD_LETTERS,
+    IMAGE_EVENTS,
+    IMAGES,
+    Alert,
+    ImageEvent,
+    ReceivedImage,
+    parse,
+)
 from pipeline.stages import CONSUMING_STAGES
 from pipeline.stream.connection import Kafka
 from pipeline.stream.dead_letters import DeadLetter
@@ -89,14 +98,18 @@ class RunRecords:
             "alerts": f"{len(alerts)}",
             "dead letters": f"{len(dead_letters)}",
         }
+        arrived = {}  # when the message of each image came to Kafka
+        for record in images:
+            with suppress(InvalidInput):
+                arrived[parse(record.value, ReceivedImage).image_id] = record.timestamp
         alerted = set()
-        seconds = []  # from received to alert
+        seconds = []  # from received to alert, both by Kafka's clock
         for record in alerts:
             with suppress(InvalidInput):
                 alert = parse(record.value, Alert)
                 alerted.add(alert.event_id)
-                if alert.received:
-                    seconds.append(record.timestamp / 1000 - alert.received.timestamp())
+                if alert.image_id in arrived:
+                    seconds.append((record.timestamp - arrived[alert.image_id]) / 1000)
         if seconds:
             median, most = statistics.median(seconds), max(seconds)
             rows["received to alert"] = f"{median:.3f} s median, {most:.3f} s at most"

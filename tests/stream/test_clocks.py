@@ -9,13 +9,23 @@ import pytest
 from conftest import Ended, Pipeline
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
-from pipeline.messages import IMAGE_EVENTS, IMAGES, ReceivedImage, dump, moment
+from pipeline.messages import (
+    IMAGE_EVENTS,
+    IMAGES,
+    ImageEvent,
+    Notification,
+    ReceivedImage,
+    dump,
+    moment,
+)
+from pipeline.notify.inbox import Inbox
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream import create_topics, transactions
-from pipeline.stream.clock import Clock
+from pipeline.stream.clock import CLOCK, Clock
 from pipeline.stream.connection import Kafka
 from pipeline.stream.create_topics import SETTINGS, TOPICS
 from pipeline.stream.deduplication import CAUSE, Deduplicator, cause
@@ -111,6 +121,22 @@ def test_a_repeated_message_of_a_clock_that_was_ahead(pipeline: Pipeline) -> Non
         producer.send(IMAGE_EVENTS, msgspec.json.encode({}), b"", headers=header).get(10)
         assert deduplicator.is_processed(later, message, 1)
     producer.close()
+
+
+def test_a_notification_waits_by_this_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A digest's time counts from now, though this computer's clock is ahead of Kafka's."""
+    monkeypatch.setattr(CLOCK, "seconds_ahead", 2 * HOURS)
+    path = "image_event_database/image_event_00003.txt"
+    event = ImageEvent(event_id="00003", image_id="00003", previous_image_id="00002", path=path)
+    notification = Notification(recipient="a", event=event, alert_path="image_event_alerts/a.txt")
+    now = moment(time.time())
+    empty = dict.fromkeys(ConsumerRecord._fields)
+    there = int((now.timestamp() - 2 * HOURS) * 1000)
+    known = {"offset": 0, "timestamp": there, "value": dump(notification)}
+    inbox = Inbox()
+    inbox.add(ConsumerRecord(**{**empty, **known}), notification, now)
+    (waiting,) = inbox.pending.values()
+    assert abs(waiting.since - now) < timedelta(seconds=1)
 
 
 def test_a_clock_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
