@@ -4,7 +4,6 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
 
 from pipeline.settings import Settings
 from pipeline.terminal import say
@@ -17,6 +16,7 @@ class Availability:
 
     def __init__(self, settings: Settings) -> None:
         self.where = settings.bootstrap_servers
+        self.why_none = ""  # no server listens
         self._wait = settings.kafka_wait
         self._lock = threading.Lock()
         self._connections = 0  # that are open, whichever thread uses them
@@ -26,12 +26,17 @@ class Availability:
 
     def listening_server(self) -> tuple[str, int] | None:
         """The host and port of the first server that something listens at, if there is any."""
+        self.why_none = "nothing listens there"
         for server in self.where.split(","):
             host, _, port = server.rpartition(":")
             address = host.strip("[]"), int(port)
-            # A ValueError: no host can have this name.
-            with suppress(OSError, ValueError), socket.create_connection(address, 2):
-                return address
+            try:
+                with socket.create_connection(address, 2):
+                    return address
+            except (socket.gaierror, ValueError):  # a ValueError: no host can have this name
+                self.why_none = f"this computer finds no host {host}"
+            except OSError:
+                pass
         return None
 
     def away(self, reason: str, patience: float = 0) -> None:
@@ -77,6 +82,6 @@ class Availability:
             if self._connections:
                 was_away, is_away = is_away, not self.listening_server()
                 if is_away:
-                    self.away("nothing listens there")
+                    self.away(self.why_none)
                 elif was_away:
                     self.there()

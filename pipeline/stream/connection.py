@@ -92,7 +92,7 @@ class Kafka:
                         self._availability.there()
                         return made, closing.pop_all()
             else:
-                self._availability.away("nothing listens there")
+                self._availability.away(self._availability.why_none)
             self.stop.wait(0.5)
         raise Stopped(self.stop.status)
 

@@ -19,7 +19,10 @@ from pipeline.messages import IMAGES, ReceivedImage, dump, parse
 from pipeline.settings import Parser
 from pipeline.stages import IMAGE_ANALYSIS
 from pipeline.stop_signal import StopSignal
-from pipeline.stream import connection, membership, stage, topic_reader, transactions
+from pipeline.store.database import Database
+from pipeline.store.instance_lock import InstanceLock
+from pipeline.store.names import IMAGE_DATABASE
+from pipeline.stream import connection, membership, outbox, stage, topic_reader, transactions
 from pipeline.stream.availability import Availability
 from pipeline.stream.create_topics import PARTITIONS
 from pipeline.stream.kafka_python import _checked
@@ -108,6 +111,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "partitions_for_topic": lambda _: set(range(PARTITIONS)),
     "beginning_offsets": lambda asked: dict.fromkeys(asked, 0),
     "end_offsets": lambda asked: dict.fromkeys(asked, FAR),
+    "committed": lambda *_, **__: None,
     # of a producer
     "init_transactions": lambda: None,
     "begin_transaction": lambda: None,
@@ -136,8 +140,15 @@ def fake(kind: str) -> Any:
     return _checked(type(kind, (), {"__init__": begin, **{name: method(name) for name in ANSWERS}}))
 
 
-# The assignment is asked for only after an error of a poll.
-CALLS = ["Admin", "Consumer", "Producer", *(call for call in ANSWERS if call != "assignment")]
+CLIENTS = ["Admin", "Consumer", "Producer"]
+# The assignment is asked for only after an error of a poll, and what is committed by receiving.
+CALLS = [*CLIENTS, *(call for call in ANSWERS if call not in ("assignment", "committed"))]
+RECEIVING_CALLS = [
+    *CLIENTS,
+    *("list_topics", "create_topics", "describe_topics", "describe_configs", "alter_configs"),
+    *("describe_transactions", "init_transactions", "begin_transaction", "send", "flush"),
+    *("send_offsets_to_transaction", "commit_transaction", "committed", "close"),
+]
 
 
 def family(error: type[KafkaError]) -> Iterator[type[KafkaError]]:
@@ -179,7 +190,7 @@ def analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(stage, "StopSignal", NoPause)
     monkeypatch.setattr(membership, "CHECK_SECONDS", -1)
     monkeypatch.setattr(connection, "Admin", fake("Admin"))
-    for room in (membership, topic_reader):
+    for room in (membership, topic_reader, outbox):
         monkeypatch.setattr(room, "Consumer", fake("Consumer"))
     monkeypatch.setattr(transactions, "Producer", fake("Producer"))
     parser = Parser("")
@@ -201,6 +212,15 @@ def work(analysis: Stage) -> None:
             return
 
 
+def end_of(run: Callable[[], None]) -> str:
+    """The line with which something ends, or that it goes on."""
+    try:
+        run()
+    except FatalError as fatal:
+        return str(fatal)
+    return "it goes on"
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_an_error_of_the_client(
     analysis: Stage, call: str, capsys: pytest.CaptureFixture[str]
@@ -211,11 +231,33 @@ def test_an_error_of_the_client(
     """
     INJECTION.at = call
     for error in every_error():
-        INJECTION.error, text = error, "it went on"
-        try:
-            work(analysis)
-        except FatalError as fatal:
-            text = str(fatal)
-        assert len(text.splitlines()) == 1, error
+        INJECTION.error = error
+        assert len(end_of(lambda: work(analysis)).splitlines()) == 1, error
+        assert INJECTION.error is None, f"{call} is never called"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("call", RECEIVING_CALLS)
+def test_an_error_of_the_client_in_receiving(
+    analysis: Stage, call: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So does receiving: a batch is published after the error, or it ends with one line."""
+    settings = analysis.kafka.settings
+    assert settings.data.directory
+    (settings.data.directory / IMAGE_DATABASE).mkdir()
+    lock = InstanceLock(f"errors-{call}", settings)
+    images = Database(settings.data, IMAGE_DATABASE, lock)
+    message = parse(record_at(0).value, ReceivedImage)
+
+    def receive() -> None:
+        box = outbox.Outbox(analysis.kafka, images, "")
+        box.publish([message], ["published"])
+        box.close()
+        assert "published" in capsys.readouterr().out
+
+    INJECTION.at = call
+    for error in every_error():
+        INJECTION.error = error
+        assert len(end_of(receive).splitlines()) == 1, error
         assert INJECTION.error is None, f"{call} is never called"
     assert "Traceback" not in capsys.readouterr().err

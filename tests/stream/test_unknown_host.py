@@ -8,6 +8,13 @@ from conftest import Pipeline
 import embedded_kafka
 
 
+def test_a_bootstrap_host(lone: Pipeline) -> None:
+    """A host in the settings that can't be found is named as what it is."""
+    lag = lone.command("lag", KAFKA_WAIT="0", KAFKA_BOOTSTRAP_SERVERS="kafka.nowhere.invalid:9")
+    assert lag.ends() == 1, lag
+    assert "this computer finds no host kafka.nowhere.invalid" in lag.lines[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "why"),
