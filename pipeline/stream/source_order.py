@@ -79,9 +79,14 @@ class SourceOrder:
             for partition, waiting in self._waiting.get(message.source, {}).items()
             if partition != _partition(record) and waiting.lowest < message.number
         }
-        # Kafka is asked only if the answer matters.
-        offsets = committed_offsets(self._kafka, self._group) if found else {}
-        return next((p for p, last in found.items() if offsets.get(p, 0) <= last), None)
+        if not found:
+            return None
+        offsets = committed_offsets(self._kafka, self._group)
+        beginnings = self._topics.beginning_offsets(self._topic)  # Kafka may delete what waits
+        for partition, last in found.items():
+            if max(offsets.get(partition, 0), beginnings.get(partition, 0)) <= last:
+                return partition
+        return None
 
     def _look_through(self) -> None:
         """Look through all that the group has not processed yet."""

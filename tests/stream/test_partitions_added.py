@@ -61,6 +61,15 @@ def test_partitions_are_added_while_all_runs(pipeline: Pipeline) -> None:
     assert analysis.stop() == alert.stop() == 0
 
 
+def connection_to(pipeline: Pipeline) -> Kafka:
+    """A connection to the Kafka, in this process."""
+    options = ["--bootstrap-servers", pipeline.bootstrap_servers]
+    parser = Parser("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopSignal, "__init__", lambda _: None)  # signals are left alone
+        return Kafka(parser.settings(parser.parse_args(options)), StopSignal())
+
+
 def message(number: int) -> bytes:
     name = image_id("cam", number)
     path = f"image_database/{name}.jpg"
@@ -83,10 +92,7 @@ def test_the_first_message_in_a_partition_waits(pipeline: Pipeline, sent_again: 
     producer.close()
     (record,) = (one for one in pipeline.records(IMAGES) if one.partition == new.partition)
     with ExitStack() as closing:
-        settings = Parser("").settings(
-            Parser("").parse_args(["--bootstrap-servers", pipeline.bootstrap_servers])
-        )
-        kafka = Kafka(settings, StopSignal())
+        kafka = connection_to(pipeline)
         topics = TopicReader(kafka, closing)
         group = f"order-{sent_again}"
         order = SourceOrder(kafka, topics, group, IMAGES)
@@ -95,6 +101,24 @@ def test_the_first_message_in_a_partition_waits(pipeline: Pipeline, sent_again: 
         for processed in (1, 2):
             assert order.must_wait(record) == (not sent_again)
             consumer.commit({old: OffsetAndMetadata(processed, "", -1)})
+        assert not order.must_wait(record)
+
+
+def test_what_kafka_has_deleted_is_not_waited_for(pipeline: Pipeline) -> None:
+    """A message whose predecessors Kafka deleted unread, while it waited for them, goes on."""
+    assert pipeline.run_here("lag").status == 0  # makes the topics
+    old, new = TopicPartition(IMAGES, 3), TopicPartition(IMAGES, 9)
+    producer = KafkaProducer(bootstrap_servers=pipeline.bootstrap_servers)
+    producer.send(IMAGES, message(7), partition=old.partition).get(10)
+    producer.send(IMAGES, message(8), partition=new.partition).get(10)
+    producer.close()
+    (record,) = (one for one in pipeline.records(IMAGES) if one.partition == new.partition)
+    with ExitStack() as closing:
+        kafka = connection_to(pipeline)
+        order = SourceOrder(kafka, TopicReader(kafka, closing), "order-deleted", IMAGES)
+        assert order.must_wait(record)
+        with kafka.admin() as admin:
+            admin.delete_records({old: 1})
         assert not order.must_wait(record)
 
 
