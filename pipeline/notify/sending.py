@@ -38,7 +38,7 @@ CONNECTION_FAULTS = (
 )
 # How channels say that a message is too large. Some servers only close the connection.
 TOO_LARGE = re.compile(
-    rf"answered (552|413)|too (large|big|long)|exceed|size limit|maximum .*size|{CLOSED}",
+    rf"answered (552|413)|\b5\.3\.4\b|too (large|big|long)|\bsize\b|{CLOSED}",
     re.IGNORECASE,
 )
 
@@ -119,6 +119,8 @@ class Sender:
             if not attached or not TOO_LARGE.search(failure):
                 raise DeliveryFailed(failure)
             room = smaller
+            # The next message needs no pause: this one was not taken.
+            recipient.channel._last_io_datetime = None
 
     def _send_once(
         self,

@@ -100,7 +100,7 @@ def show(letter: DeadLetter) -> None:
         say(f"  {printable(name)}: {_header_value(value or b'')}")
     value = letter.record.value
     shown = "(none)" if value is None else value.decode(errors="backslashreplace")
-    say(f"  value, {len(value or b'')} bytes: {printable(shown)}")
+    say(f"  value, {count_of(len(value or b''), 'byte')}: {printable(shown)}")
 
 
 def _header_value(value: bytes) -> str:

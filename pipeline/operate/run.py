@@ -48,7 +48,7 @@ from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
 from pipeline.wording import count_of
 
-NOTIFY_SECONDS = 10  # for sending what is due to the recipients, after everything else is done
+NOTIFY_SECONDS = 20  # for sending what is due to the recipients, after everything else is done
 
 
 def main(arguments: list[str]) -> int:

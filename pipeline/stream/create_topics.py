@@ -133,7 +133,7 @@ def _check_partitions(
             yield f"{what}; Kafka does not add them: {error}"
         else:
             _wait_for_partitions(admin, name)
-            yield f"the topic {name} had {number} partitions; now {PARTITIONS}"
+            yield f"the topic {name} had {count_of(number, 'partition')}; now {PARTITIONS}"
 
 
 def _wait_for_partitions(admin: KafkaAdminClient, name: str) -> None:

@@ -135,6 +135,17 @@ def test_a_mail_server_with_a_limit(
     assert len(server.mails) == 2
 
 
+def test_a_refused_mail_is_followed_at_once(sender: Sender) -> None:
+    """Apprise's pause of 5.5 s between two mails is for mails that were taken."""
+    pauses: list[float] = []
+    with mail_server(5_000_000) as server:
+        guard = Recipient(url=server.url("guard@example.org"))
+        sender.send(guard, [NOTIFICATION], lambda: True, pauses.append)
+        assert len(server.mails) == 1
+    assert len(pauses) == 2
+    assert max(pauses) <= 0
+
+
 @pytest.mark.parametrize("does", ["take", "hang up"])
 def test_a_web_server_with_a_limit(sender: Sender, does: str) -> None:
     """An answer 413 is understood, and so is a connection that ends while the message is sent."""
