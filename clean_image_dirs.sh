@@ -26,7 +26,7 @@ if [ ! -d "$data" ]; then
     echo "$0: PIPELINE_DATA: '$data' is no directory; name the one with the image_* directories" >&2
     exit 2
 fi
-PYTHONPATH=$here "$here/tools/python.sh" -m pipeline.store.cleaning "$data"
+PYTHONPATH=$here "$here/tools/python.sh" -P -m pipeline.store.cleaning "$data"
 for name in image_database image_event_database image_event_alerts; do
     if [ -d "$data/$name" ]; then
         (cd "$data/$name" && find . -mindepth 1 ! -path ./.gitkeep -delete)

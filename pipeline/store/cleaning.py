@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 CLEANED = ".cleaned"
+DAMAGED = "it has no times by their sources"
 CLEANED_PATH = f"{CLEANED}/sources.json"
 IMAGE = re.compile(r"(?:([a-z0-9_]{1,64})-)?[0-9]{5,9}\.[a-z]+")
 
@@ -27,12 +28,13 @@ def source_in(name: str) -> str | None:
 
 def read_marks(content: bytes | str) -> dict[str, datetime]:
     """The time of each source. Raises `ValueError` if the content is none of ours."""
-    found = json.loads(content)
-    if not isinstance(found, dict):
-        raise ValueError("it is no object")
-    marks = {source: datetime.fromisoformat(str(time)) for source, time in found.items()}
+    try:
+        found = json.loads(content).items()
+        marks = {source: datetime.fromisoformat(str(time)) for source, time in found}
+    except (AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(DAMAGED) from error
     if not all(time.tzinfo for time in marks.values()):
-        raise ValueError("it has a time without a time zone")
+        raise ValueError(DAMAGED)
     return marks
 
 
@@ -65,5 +67,7 @@ def mark_directory(data: Path) -> None:
 if __name__ == "__main__":
     try:
         mark_directory(Path(sys.argv[1]))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}; mend that, and clean again")
+    except ValueError as error:
         sys.exit(f"{sys.argv[1]}/{CLEANED_PATH}: {error}; remove it, and clean again")
