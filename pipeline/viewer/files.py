@@ -13,7 +13,7 @@ from pipeline.errors import TransientError
 from pipeline.messages import IMAGE_ID, parts_of
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
-from pipeline.store.names import IMAGE_DATABASE
+from pipeline.store.names import IMAGE, IMAGE_DATABASE
 from pipeline.viewer.events import read_event
 from pipeline.viewer.index import Index
 
@@ -23,7 +23,6 @@ PAUSE = 0.5  # seconds between two listings; after a slow one, more
 RECENT = 600  # seconds within which an image that Kafka has announced must be listed
 
 EVENT = re.compile(rf"image_event_({IMAGE_ID})\.txt")
-IMAGE = re.compile(rf"({IMAGE_ID})\.[A-Za-z0-9]{{1,9}}")
 
 
 class FileFollower:

@@ -16,12 +16,14 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from conftest import CHROMIUM, Pipeline, StoredPipeline, until
 from kafka import KafkaAdminClient, KafkaProducer
 from object_store import Faults, FaultyNetwork
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from tiff_writer import tiff
 
 import embedded_kafka
 from embedded_kafka import free_port
@@ -1068,17 +1070,44 @@ def test_pictures_that_are_missing_or_broken(alone: Pipeline, browser: Watched) 
 
 @pytest.mark.browser
 def test_blinking_pictures_that_no_browser_shows(alone: Pipeline, browser: Watched) -> None:
-    """Two TIFFs of 16 bits blink like any other pictures."""
-    put_event(alone.data, "00003")
-    for name, star in (("00002", 1000), ("00003", 3000)):
-        deep = np.full((80, 120), 1000, np.uint16)
-        deep[20:40, 40:60] = star
-        save(Image.fromarray(deep), alone.data / f"image_database/{name}.jpg", "TIFF")
-    page = blink_page(browser, Viewer(alone), "00003")
-    stage = page.locator("#stage")
-    assert is_like(pixel(stage, 50 / 120, 30 / 80), (255, 255, 255))
-    page.keyboard.press(" ")
-    assert is_like(pixel(stage, 50 / 120, 30 / 80), (0, 0, 0))
+    """TIFFs of 16 bits, of four bands, and compressed FITS mosaics blink like any other pictures.
+
+    They are counted as images, whatever their names end with.
+    """
+
+    def make(source: str, number: int) -> bytes:
+        planes = [np.full((80, 120), 1000, np.uint16) for _ in range(4)]
+        if number == 3:
+            planes[3][20:40, 40:60] = 3000
+        if source == "grey":
+            return tiff(planes[3:])
+        if source == "bands":
+            return tiff(planes, photometric=2, extra=[0])
+        parts = [fits.CompImageHDU(plane[::-1].astype(np.int32)) for plane in planes]
+        content = io.BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), *parts]).writeto(content)
+        return content.getvalue()
+
+    endings = {"grey": "tif", "bands": "tiff", "mosaic": "fits.fz"}
+    for source, ending in endings.items():
+        put_event(alone.data, f"{source}-00003")
+        names = {}
+        for number, line in ((2, "Previous image"), (3, "Image")):
+            path = f"image_database/{source}-{number:05d}.{ending}"
+            (alone.data / path).with_suffix("").with_suffix(".jpg").unlink(missing_ok=True)
+            (alone.data / path).write_bytes(make(source, number))
+            names[line] = path
+        put_description(alone.data, f"{source}-00003", describe(f"{source}-00003", lines=names))
+    viewer = Viewer(alone)
+    viewer.waits_for("/timeline", "1 of 2")
+    for source in endings:
+        assert "1 of 2" in viewer.text(f"/timeline?source={source}")
+        page = blink_page(browser, viewer, f"{source}-00003")
+        stage = page.locator("#stage")
+        assert is_like(pixel(stage, 50 / 120, 30 / 80), (255, 255, 255)), source
+        page.keyboard.press(" ")
+        assert is_like(pixel(stage, 50 / 120, 30 / 80), (0, 0, 0)), source
+        expect(page.locator("figure img")).to_have_count(3)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from pipeline.store.database import Database
 from pipeline.store.names import digest
 from pipeline.viewer.events import Event, read_event
 from pipeline.viewer.formats import quoted
-from pipeline.viewer.pictures import draw_shown, draw_small, fault_of, kind_of
+from pipeline.viewer.pictures import draw_shown, draw_small, look_at
 from pipeline.viewer.search import Search
 from pipeline.viewer.site import Site
 
@@ -56,17 +56,19 @@ def picture(site: Site, request: Request) -> Response:
     description = _event(site, request).description
     try:
         path, content = _read(site, name, description)
-        if fault := fault_of(content, path):
-            raise InvalidInput(fault)
-        media_type, other = kind_of(content), None
-        if not media_type and name in OTHER:
+        look, other = look_at(content, path), None
+        if look.fault:
+            raise InvalidInput(look.fault)
+        if not look.media_type and name in OTHER:
             # Both pictures of a pair get the same stretch, if both are there.
             with suppress(InvalidInput):
                 _, other = _read(site, OTHER[name], description)
         state = digest(content + digest(other or b"").encode())
 
         def draw() -> tuple[bytes, str]:
-            return (content, media_type) if media_type else draw_shown(content, other, path)
+            if look.media_type:
+                return content, look.media_type
+            return draw_shown(content, other, path)
 
         return _answer(request, f"{name}-{state}", draw)
     except (InvalidInput, TransientError) as reason:
@@ -137,7 +139,7 @@ def _fault(site: Site, name: str, path: str) -> str:
     if directory != database.name or file in (".", ".."):
         return f"{path} is not in {database.name}."
     try:
-        fault = fault_of(database.files.read(path), path)
+        fault = look_at(database.files.read(path), path).fault
         return f"{fault}." if fault else ""
     except TransientError as reason:
         return f"{path} can't be read now: {reason}."
