@@ -24,6 +24,7 @@ class Site:
         self.index = index
         self.events = events
         self.images = images
+        self.whole: dict[str, float] = {}  # when a picture of this path was last found to be whole
         self.templates = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,

@@ -23,11 +23,16 @@ from kafka import KafkaAdminClient, KafkaProducer
 from object_store import Faults, FaultyNetwork
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from starlette.requests import Request
 from tiff_writer import tiff
 
 import embedded_kafka
 from embedded_kafka import free_port
+from pipeline.settings import Location
+from pipeline.store.database import Database
 from pipeline.viewer.index import Index
+from pipeline.viewer.pages.event import event_page
+from pipeline.viewer.site import Site
 
 SKY, STAR = (10, 20, 60), (250, 240, 200)
 BOX = (40, 20, 60, 40)  # left, top, right, bottom of the star
@@ -702,9 +707,11 @@ def test_rows_keep_their_places(alone: Pipeline, browser: Watched) -> None:
         for number in numbers:
             (alone.data / f"image_event_database/image_event_{number:05d}.txt").unlink()
 
+    page.locator("[data-event]").first.focus()
     remove(159, 158, 140)
     expect(gone).to_have_text([re.compile(f"00{number} gone") for number in (159, 158, 140)])
     expect(gone.get_by_role("link")).to_have_count(0)
+    expect(page.locator("[data-event]").first).to_be_focused()
     expect(page.locator("#sum")).to_have_text("57 events, newest first")
     expect(news).to_be_empty()
     assert ids(page) == [*shown, "00109", "00108", "00107"]  # older ones have come below
@@ -749,6 +756,26 @@ def test_many_pages_are_open(alone: Pipeline, browser: Watched) -> None:
     put_event(alone.data, "00007", EVENING + timedelta(minutes=1))
     for page in pages:
         expect(page.locator("#news")).to_contain_text("1 new event")
+
+
+def test_an_open_page_reads_pictures_seldom(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While much happens, an open event's page is made each second, and reads no picture again.
+
+    One that has gone meanwhile is missed at once all the same.
+    """
+    put_event(data, "00003")
+    images = Database(Location(str(data)), "image_database")
+    site = Site(Index(), Database(Location(str(data)), "image_event_database"), images)
+    request = Request(
+        {"type": "http", "method": "GET", "path": "/events/00003", "query_string": b""}
+        | {"headers": [], "path_params": {"id": "00003"}}
+    )
+    first = event_page(site, request).body
+    with monkeypatch.context() as patch:
+        patch.setattr(images.files, "read", None)
+        assert event_page(site, request).body == first
+    (data / "image_database/00002.jpg").unlink()
+    assert b"00002.jpg is missing" in bytes(event_page(site, request).body)
 
 
 def test_a_page_that_takes_long_holds_up_no_other() -> None:

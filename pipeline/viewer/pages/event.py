@@ -1,6 +1,8 @@
 """The page of one image event, and its pictures."""
 
+import math
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,6 +25,8 @@ from pipeline.viewer.site import Site
 # The names of the pictures in addresses, and of their lines in descriptions.
 PICTURES = {"image": IMAGE, "previous": PREVIOUS_IMAGE, "difference": DIFFERENCE_IMAGE}
 NO_PICTURE = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
+# Seconds for which a picture that was whole isn't read again to find out: an open page asks often.
+WHOLE_FOR = 60
 OTHER = {"image": "previous", "previous": "image"}  # with which a picture is compared
 
 
@@ -41,7 +45,7 @@ def event_page(site: Site, request: Request) -> Response:
         version=version,
         event=event,
         pictures=pictures,
-        state=digest(repr((event, pictures)).encode()),
+        state=digest(repr((event.description, pictures)).encode()),
         search=search,
         older=older[0] if older else None,
         newer=newer[0] if newer else None,
@@ -139,7 +143,7 @@ def _fault(site: Site, name: str, path: str) -> str:
     if directory != database.name or file in (".", ".."):
         return f"{path} is not in {database.name}."
     try:
-        fault = look_at(database.files.read(path), path).fault
+        fault = _fault_of_file(site, database, path)
         return f"{fault}." if fault else ""
     except TransientError as reason:
         return f"{path} can't be read now: {reason}."
@@ -148,3 +152,13 @@ def _fault(site: Site, name: str, path: str) -> str:
             if not database.files.has(path):
                 return f"{path} is missing."
         return f"{reason}."
+
+
+def _fault_of_file(site: Site, database: Database, path: str) -> str:
+    is_known = time.monotonic() - site.whole.get(path, -math.inf) < WHOLE_FOR
+    if is_known and database.files.has(path):
+        return ""
+    fault = look_at(database.files.read(path), path).fault
+    if not fault:
+        site.whole[path] = time.monotonic()
+    return fault

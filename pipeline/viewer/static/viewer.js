@@ -94,7 +94,10 @@ function updateRows(ours, theirs, news) {
       if (hadFocus) focusAgain(row, focused);
     } else if (!now && (key > end || theirs.dataset.more === undefined) && !row.classList.contains("gone")) {
       row.classList.add("gone");
-      for (const link of row.querySelectorAll("a")) link.removeAttribute("href");
+      for (const link of row.querySelectorAll("a")) {
+        link.removeAttribute("href");
+        link.tabIndex = -1; // a link that has the focus keeps it
+      }
       (row.querySelector("th, h2") ?? row).append(Object.assign(document.createElement("span"), { className: "fault", textContent: " gone" }));
     }
   }
