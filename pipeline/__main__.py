@@ -22,7 +22,8 @@ Seldom:
 
 COMMAND --help says more. ./run_pipeline.sh COMMAND is the same, and installs what is missing. Kafka
 and the files are found as the programs find them: localhost:9092 and this directory, unless
-KAFKA_BOOTSTRAP_SERVERS and PIPELINE_DATA or options say otherwise.
+KAFKA_BOOTSTRAP_SERVERS and PIPELINE_DATA or options say otherwise. Where nothing listens, a command
+starts the embedded Kafka, with the topics that ./run_pipeline.sh has left, and ends it.
 """
 
 import sys

@@ -16,6 +16,7 @@ from pipeline.security import security_options
 from pipeline.wording import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+USUAL_SERVER = "localhost:9092"
 HOST = r"([\w.-]+|\[[0-9a-fA-F:]+\])"
 PORT = r"(6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3})"
 # The prefix after the bucket's name has only characters that need no quoting anywhere.
@@ -54,6 +55,7 @@ class Settings:
     security: Mapping[str, Any] = field(repr=False)  # kafka-python's options
     kafka_wait: float  # seconds to wait for a Kafka that isn't there
     data: Location
+    is_kafka_named: bool = False  # by an option or the environment; otherwise it is the usual one
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,11 +69,13 @@ class Parser(argparse.ArgumentParser):
         where = "where the four image_* directories are: a directory, or s3://bucket/prefix"
         wait = "seconds to wait for a Kafka that isn't there"
         for option, metavar, default, check, about in (
-            ("--bootstrap-servers", "HOST:PORT,...", "localhost:9092", servers, "where Kafka is"),
+            ("--bootstrap-servers", "HOST:PORT,...", USUAL_SERVER, servers, "where Kafka is"),
             ("--data", "DIRECTORY|URL", str(REPOSITORY), directory, where),
             ("--kafka-wait", "SECONDS", "60", seconds, wait),
         ):
             self.add_setting(option, metavar, default, check, about)
+        # Without a default, so that `settings` knows whether a Kafka is named.
+        self.set_defaults(bootstrap_servers=os.environ.get("KAFKA_BOOTSTRAP_SERVERS") or None)
 
     def add_setting(
         self,
@@ -103,7 +107,9 @@ class Parser(argparse.ArgumentParser):
             self.error(str(error))
         wait = float(options.kafka_wait)
         data = options.data if "://" in options.data else str(Path(options.data).absolute())
-        return Settings(options.bootstrap_servers, security, wait, Location(data))
+        servers = options.bootstrap_servers
+        is_named = bool(servers) or security["security_protocol"] != "PLAINTEXT"
+        return Settings(servers or USUAL_SERVER, security, wait, Location(data), is_named)
 
 
 def matching(pattern: str, what: str) -> Callable[[str], str]:

@@ -343,3 +343,49 @@ def test_the_usual_port_is_lost_to_another(tmp_path: Path, monkeypatch: pytest.M
         broker = embedded_kafka.start(tmp_path)
         broker.stop()
         assert broker.port != server.getsockname()[1]
+
+
+USE = """
+import sys, embedded_kafka; from pathlib import Path
+with embedded_kafka.use(Path(sys.argv[1])) as broker:
+    print(broker.port, bool(broker.own), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_it_is_shared_and_ends_with_the_last(directory: Path) -> None:
+    """Whoever comes uses the Kafka that runs, and it outlives a killed starter, not its last user.
+
+    Who comes while it is ending gets a new one.
+    """
+
+    def use() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", USE, directory],
+            cwd=HERE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def line(process: subprocess.Popen[str]) -> list[str]:
+        assert process.stdout
+        return process.stdout.readline().split()
+
+    first, second = use(), use()  # at once: one of them starts it, and the other waits for that
+    lines = [line(first), line(second)]
+    assert {own for _, own in lines} == {"True", "False"}
+    assert lines[0][0] == lines[1][0]
+    starter, joiner = (first, second) if lines[0][1] == "True" else (second, first)
+    starter.kill()
+    starter.wait()
+    third = use()
+    assert line(third) == [lines[0][0], "False"]
+    assert joiner.communicate("")[0] == ""
+    assert embedded_kafka.runs_on(directory)
+    third.kill()
+    third.wait()
+    fourth = use()
+    assert line(fourth)[1] == "True"
+    assert fourth.communicate("")[0] == ""
+    assert not embedded_kafka.runs_on(directory)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.errors import FatalError
 from pipeline.messages import DEAD_LETTERS
+from pipeline.own_kafka import find_kafka
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str]) -> None:
         parser.error(f"{options.action} which? give ids{', or --all' * (options.action == 'send')}")
     if options.action == "show" and options.all:
         parser.error("--all is for send; give show the ids to show, as in show 0:12")
-    kafka = Kafka(parser.settings(options), StopSignal(status=1))
+    settings = find_kafka(parser.settings(options), "dead-letters")
+    kafka = Kafka(settings, StopSignal(status=1))
     if options.action == "send":
         send(kafka, options.ids)
     else:

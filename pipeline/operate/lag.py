@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from pipeline.own_kafka import find_kafka
 from pipeline.settings import Parser
 from pipeline.stages import CONSUMING_STAGES, StageDefinition
 from pipeline.stop_signal import StopSignal
@@ -16,7 +17,8 @@ from pipeline.terminal import say
 def main(arguments: Sequence[str]) -> None:
     """Print a line for each stage, then a line for each gap in what it can still read."""
     parser = Parser("Show what waits for each stage.", "python -m pipeline lag")
-    kafka = Kafka(parser.settings(parser.parse_args(arguments)), StopSignal(status=1))
+    settings = find_kafka(parser.settings(parser.parse_args(arguments)), "lag")
+    kafka = Kafka(settings, StopSignal(status=1))
     with kafka.connect(TopicReader) as topics:
         say(f"{'stage':19} {'copies':>6} {'waiting':>9}  oldest")
         for stage in CONSUMING_STAGES:

@@ -9,6 +9,7 @@ from pipeline.errors import InvalidInput
 from pipeline.messages import NOTIFICATIONS, Receipt, moment
 from pipeline.notify.inbox import Inbox, parse_notification
 from pipeline.notify.message_text import some_ids
+from pipeline.own_kafka import find_kafka
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str]) -> None:
         "Show what each recipient was told, what waits to be told, and what was given up.",
         "python -m pipeline notifications",
     )
-    kafka = Kafka(parser.settings(parser.parse_args(arguments)), StopSignal(status=1))
+    settings = find_kafka(parser.settings(parser.parse_args(arguments)), "notifications")
+    kafka = Kafka(settings, StopSignal(status=1))
     with kafka.connect(TopicReader) as topics:
         inboxes, receipts = read(topics)
     lines: list[tuple[str, datetime, str, Sequence[str]]] = [

@@ -18,8 +18,9 @@ COMMAND    audit, chaos, clean, dead-letters, lag, notifications, run, schema, v
 
 Kafka is the one that KAFKA_BOOTSTRAP_SERVERS names; without it, an embedded one is started, which
 keeps its topics in .kafka beside the image_* directories, or beside this program where these are in
-an object store. What an earlier run left is finished. Ends with 0 when nothing was lost or set
-aside. Ctrl-C stops everything; the next run goes on.
+an object store. A run beside another one uses the same Kafka, which ends with the last of them.
+What an earlier run left is finished. Ends with 0 when nothing was lost or set aside. Ctrl-C stops
+everything; the next run goes on.
 """
 
 import dataclasses
@@ -29,20 +30,19 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 from kafka.errors import KafkaError
 
 import embedded_kafka
 from pipeline.notify.recipients import Recipient
 from pipeline.operate import notifications
-from pipeline.operate.child_programs import ChildProgram, end_all, start_kafka
+from pipeline.operate.child_programs import ChildProgram, end_all
 from pipeline.operate.run_records import RunRecords
 from pipeline.options import add_recipients, add_rule, read_rule, receiving_options, recipients_of
-from pipeline.settings import PORT, REPOSITORY, VARIABLES, Location, Parser, Settings, matching
+from pipeline.own_kafka import topics_of, use_own
+from pipeline.settings import PORT, VARIABLES, Parser, Settings, matching
 from pipeline.stages import CONSUMING_STAGES
 from pipeline.stop_signal import StopSignal
-from pipeline.store.names import digest
 from pipeline.stream.connection import Kafka
 from pipeline.stream.topic_reader import TopicReader
 from pipeline.terminal import say
@@ -81,25 +81,16 @@ def main(arguments: list[str]) -> int:
     receiving_options(options.of_receiving)
     read_rule(parser, options)
     recipients = recipients_of(parser, options.recipients, settings.data)
-    is_given = any(argument.startswith("--bootstrap-servers") for argument in arguments)
     broker = None
     with ExitStack() as closing:
-        if not is_given and not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
-            topics = topics_of(settings.data)
-            broker = start_kafka(topics)
-            closing.callback(broker.stop)
+        if not settings.is_kafka_named:
+            broker = use_own(settings, "run_pipeline", closing)
             settings = dataclasses.replace(settings, bootstrap_servers=broker.bootstrap_servers)
-            where = settings.bootstrap_servers
-            say(f"run_pipeline: embedded Kafka at {where}, topics in {topics}")
+            runs = "" if broker.own else ", which runs already"
+            where, topics = settings.bootstrap_servers, topics_of(settings.data)
+            say(f"run_pipeline: embedded Kafka at {where}{runs}, topics in {topics}")
         os.environ["KAFKA_BOOTSTRAP_SERVERS"] = settings.bootstrap_servers
-        return run(settings, options, recipients, broker)
-
-
-def topics_of(data: Location) -> Path:
-    """The directory of the embedded Kafka: each data directory or URL has its own."""
-    if data.directory:
-        return data.directory / ".kafka"
-    return REPOSITORY / f".kafka-{digest(str(data).encode())[:16]}"
+        return run(settings, options, recipients, broker.own if broker else None)
 
 
 def run(

@@ -42,10 +42,13 @@ class RunRecords:
         closing.callback(close_consumer, self._consumer)
         self._ends_before: dict[TopicPartition, int] = {}  # the end offsets when the run began
         start: dict[TopicPartition, int] = {}
-        for topic in self._records:
+        # Effects before causes: the stages of another run go on meanwhile, and an event whose alert
+        # came before the end of the alerts was looked at would seem to have none.
+        for topic in reversed(self._records):
             ends = self.topics.end_offsets(topic)
             self._ends_before |= ends
-            start |= ends
+            # Of this consumer, which reads committed records: before those of open transactions.
+            start |= self._consumer.end_offsets(list(ends))
             for stage in CONSUMING_STAGES:
                 if stage.consumes == topic:
                     offsets = committed_offsets(kafka, stage.name)

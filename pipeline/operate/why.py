@@ -20,6 +20,7 @@ from pipeline.messages import (
     moment,
     parse,
 )
+from pipeline.own_kafka import find_kafka
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.stream.connection import Kafka
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in options.ids:
         if not re.fullmatch(IMAGE_ID, name):
             parser.error(f"{name!r} is no image id, as 00003 and cam1-00003 are")
-    kafka = Kafka(parser.settings(options), StopSignal(status=1))
+    kafka = Kafka(find_kafka(parser.settings(options), "why"), StopSignal(status=1))
     with kafka.connect(TopicReader) as topics:
         decisions = decisions_about(set(options.ids), topics)
     for name in dict.fromkeys(options.ids):

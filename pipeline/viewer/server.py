@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from pipeline.errors import FatalError
+from pipeline.own_kafka import find_kafka
 from pipeline.settings import HOST, PORT, Parser, Settings, matching
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
@@ -39,6 +40,7 @@ from pipeline.viewer.topics import TopicFollower
 def main(arguments: Sequence[str]) -> None:
     """Serve the pages until the program is asked to stop."""
     options, settings = view_options(arguments)
+    settings = find_kafka(settings, "view")
     stop = StopSignal()
     listener = listen(options.host, options.port)
     events = Database(settings.data, IMAGE_EVENT_DATABASE)

@@ -17,6 +17,7 @@ from pipeline.operate.audit.images import check_images, current_images, first_nu
 from pipeline.operate.audit.snapshot import Snapshot
 from pipeline.operate.audit.unexplained import check_causes, check_files
 from pipeline.options import add_rule, read_rule
+from pipeline.own_kafka import find_kafka
 from pipeline.settings import Parser
 from pipeline.stop_signal import StopSignal
 from pipeline.store.instance_lock import InstanceLock
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     settings = parser.settings(options)
     rule = read_rule(parser, options)
+    settings = find_kafka(settings, "audit")
     ended_transactions = 0
 
     def connect(
