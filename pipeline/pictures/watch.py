@@ -133,7 +133,11 @@ class DirectoryWatcher:
             copied = self._written_over.get(version.path)
             last_rest = max(version.restless_since, copied.taken if copied else 0)
             if age < REST and now - last_rest >= RESTLESS_SAID:
-                self._say_why(version.path, f"it has changed all the time for {RESTLESS_SAID:g} s")
+                self._say_why(
+                    version.path,
+                    f"it has changed all the time for {RESTLESS_SAID:g} s, and no copy of it was "
+                    "whole; let the camera write it under a hidden name and rename it",
+                )
             return None
         try:
             content, status = read_file(version.path)

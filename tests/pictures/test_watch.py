@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from conftest import until
+from conftest import slow, until
 from PIL import Image
 
 from pipeline.errors import InvalidInput
@@ -160,7 +160,7 @@ def test_directories_below(start: Start, watched: Path, capsys: pytest.CaptureFi
         assert any(said in line and line.startswith("left alone  ") for line in lines), said
 
 
-@pytest.mark.parametrize("is_renamed", [True, False], ids=["by a rename", "in place"])
+@pytest.mark.parametrize("is_renamed", [True, slow(False)])
 def test_a_name_that_is_written_over(start: Start, watched: Path, is_renamed: bool) -> None:
     """Nearly each of its pictures is taken, whole and once, though it never rests for long."""
     receiver = start(SeenFiles({}))
