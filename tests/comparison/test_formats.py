@@ -182,7 +182,7 @@ def test_tiff(kind: str, numbers: str, order: str) -> None:
             how = how | {"more": {320: palette(min(bits, 16)).ravel().tolist()}}
         samples = noise(dtype, bits, channels)
         see = seen_of_tiff(kind, bits, outcome)
-        for channel, is_big in itertools.product(range(channels), (False, True)):
+        for channel, is_big in [(0, True), *((each, each % 2 == 1) for each in range(channels))]:
             write = partial(write_tiff, bits=bits, order=order, is_big=is_big, **how)
             check(outcome, pair(samples, write, see, channel))
 

@@ -220,7 +220,10 @@ def test_a_tiff_that_asks_for_too_much(name: str) -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_strip_that_unpacks_to_more_than_the_picture(bits: int) -> None:
     """Only what the picture needs is unpacked, in decoding and in looking for damage."""
-    bomb = zlib.compress(bytes(2**30), 9)
+    packer = zlib.compressobj()
+    start = packer.compress(b"\0") + packer.flush(zlib.Z_FULL_FLUSH)
+    zeros = packer.compress(bytes(2**24)) + packer.flush(zlib.Z_FULL_FLUSH)
+    bomb = start + zeros * 512  # 8 GB
     planes = [np.zeros((6, 8), f"u{bits // 8}")] * 2
     content = bytearray(tiff(planes, extra=[0], compression=8, rows=6))
     (at,) = struct.unpack_from("<I", content, 4)
@@ -231,7 +234,7 @@ def test_a_strip_that_unpacks_to_more_than_the_picture(bits: int) -> None:
     began = time.monotonic()
     decode(bytes(content) + bomb)
     damage_of(bytes(content) + bomb)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2
 
 
 def test_a_tiff_that_is_cut() -> None:
