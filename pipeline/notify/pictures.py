@@ -7,12 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from pipeline.comparison.shown import draw_shown
 from pipeline.errors import InvalidInput, TransientError
 from pipeline.messages import ImageEvent
 from pipeline.store.database import Database
 from pipeline.store.names import IMAGE_DATABASE, IMAGE_EVENT_DATABASE, digest
 from pipeline.terminal import printable
-from pipeline.viewer.pictures import draw_shown
 
 SIDES = (1600, 640)  # pixels of the longer side of smaller pictures, the largest first
 

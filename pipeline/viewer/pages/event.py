@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from pipeline.comparison.shown import draw_shown, draw_small, look_at
 from pipeline.descriptions import DIFFERENCE_IMAGE, IMAGE, PREVIOUS_IMAGE, Description
 from pipeline.errors import InvalidInput, TransientError
 from pipeline.messages import IMAGE_ID
@@ -18,7 +19,6 @@ from pipeline.store.database import Database
 from pipeline.store.names import digest
 from pipeline.viewer.events import Event, read_event
 from pipeline.viewer.formats import quoted
-from pipeline.viewer.pictures import draw_shown, draw_small, look_at
 from pipeline.viewer.search import Search
 from pipeline.viewer.site import Site
 

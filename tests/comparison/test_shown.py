@@ -13,7 +13,7 @@ from PIL import Image
 from tiff_writer import tiff
 
 from pipeline.comparison.decode import decode
-from pipeline.viewer.pictures import draw_shown, look_at
+from pipeline.comparison.shown import draw_shown, look_at
 
 SKY = np.random.default_rng(4).integers(900, 1100, (40, 60))
 

@@ -1,4 +1,4 @@
-"""Pictures for browsers: a file as it is if browsers can show it, and drawn anew if they can't."""
+"""Pictures for browsers and mails: a file as it is if they can show it, else drawn anew."""
 
 import io
 import threading
