@@ -29,7 +29,6 @@ from pipeline.pictures.mock import ORIGINAL, check_original, mock_pictures
 from pipeline.pictures.picture import Picture, image_message
 from pipeline.pictures.watch import DirectoryWatcher
 from pipeline.program import run_program
-from pipeline.settings import Settings
 from pipeline.stop_signal import StopSignal
 from pipeline.store.database import Database
 from pipeline.store.instance_lock import InstanceLock
@@ -49,7 +48,8 @@ def main() -> None:
     """Receive as many images as asked for, from all sources at the same time."""
     options, settings = receiving_options()
     kafka = Kafka(settings, StopSignal(status=0 if options.watched else 1))
-    databases = {source: open_database(source, settings) for source in options.sources}
+    # In the order of their names, so that two receivers never wait for each other.
+    databases = {source: open_database(source, kafka) for source in sorted(options.sources)}
     say(f"image_receiving: Kafka at {settings.bootstrap_servers}")
     origin = printable(", ".join(options.paths)) or ORIGINAL
     say(f"image_receiving: from {origin} to {IMAGE_DATABASE} in {settings.data}")
@@ -60,7 +60,7 @@ def main() -> None:
 
     def receive_from(source: str) -> Counter[str]:
         # A source that a file's name has made was not there when the others were opened.
-        images = databases.get(source) or open_database(source, settings)
+        images = databases.get(source) or open_database(source, kafka)
         return receive(source, images, kafka, options)
 
     counts = run_concurrently(receive_from, options.sources_to_receive(kafka.stop), kafka.stop)
@@ -75,10 +75,13 @@ def main() -> None:
     say(f"image_receiving: received {count_of(total['received'], 'image')}{set_aside}")
 
 
-def open_database(source: str, settings: Settings) -> Database:
-    """The image database, locked: two receivers of one source would give out the same numbers."""
-    lock = InstanceLock(receiver_name(source), settings, most=1)
-    return Database(settings.data, IMAGE_DATABASE, lock)
+def open_database(source: str, kafka: Kafka) -> Database:
+    """The image database, locked: two receivers of one source would give out the same numbers.
+
+    A second receiver waits until the first has ended.
+    """
+    lock = InstanceLock(receiver_name(source), kafka.settings, only_one=kafka.stop)
+    return Database(kafka.settings.data, IMAGE_DATABASE, lock)
 
 
 def receive(source: str, images: Database, kafka: Kafka, options: ReceivingOptions) -> Counter[str]:

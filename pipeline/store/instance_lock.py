@@ -12,8 +12,12 @@ from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, Stopped
 from pipeline.settings import Settings
+from pipeline.stop_signal import StopSignal
+from pipeline.terminal import say
+
+RETRY_SECONDS = 0.2  # until a program that waits tries again
 
 
 class InstanceLock:
@@ -27,22 +31,34 @@ class InstanceLock:
     operating system unlocks them when the process ends, however it ends.
     """
 
-    def __init__(self, program: str, settings: Settings, most: int | None = None) -> None:
-        """Lock a number. Raises `FatalError` if `most` instances are running already."""
+    def __init__(
+        self, program: str, settings: Settings, only_one: StopSignal | None = None
+    ) -> None:
+        """Lock a number. Raises `FatalError` if files can't be locked.
+
+        With `only_one` there is one number, and the program waits until no other instance has it.
+        Raises `Stopped` if the signal comes meanwhile.
+        """
         host = re.sub(r"[^a-zA-Z0-9._-]", "-", socket.gethostname())
         shared = [str(settings.data), *_addresses(settings.bootstrap_servers)]
         keys = [sha256(name.encode()).hexdigest()[:16] for name in shared]
-        for number in itertools.count():
-            if number == most:
-                raise FatalError(
-                    f"{program} is running for {settings.data}, or on Kafka at "
-                    f"{settings.bootstrap_servers}, already; wait until it has ended"
-                )
+        waits = False
+        for number in itertools.repeat(0) if only_one is not None else itertools.count():
             try:
                 self._locks = _lock_all(f"{program}-{key}-{number}.lock" for key in keys)
                 break
             except BlockingIOError:
-                continue
+                if only_one is None:
+                    continue
+                if not waits:
+                    say(
+                        f"{program} is running for {settings.data}, or on Kafka at "
+                        f"{settings.bootstrap_servers}, already; waiting until it has ended"
+                    )
+                waits = True
+                only_one.wait(RETRY_SECONDS)
+                if only_one:
+                    raise Stopped(only_one.status) from None
             except OSError as error:
                 raise FatalError(
                     f"cannot keep a lock among temporary files: {error}; set TMPDIR"
