@@ -76,7 +76,7 @@ def postscript(path: Path) -> None:
 HOSTILE: dict[str, Callable[[Path], None]] = {
     "more than 100,000,000": bomb,
     "image file is truncated": exif_trap,
-    "Decompressed data too large": text_bomb,
+    "has a compressed text that is too large": text_bomb,
     "more than 268435456": endless,
     "is no regular file": os.mkfifo,
     "Is a directory|no regular file": Path.mkdir,

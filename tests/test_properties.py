@@ -274,7 +274,8 @@ def test_any_block_difference(images: tuple[Image.Image, Image.Image, Image.Imag
     change = compare(first, second, mask_of(mask))
     width, height = (max(getattr(one, side) for one in images) for side in ("width", "height"))
     before, after = (padded(one, width, height) for one in (first, second))
-    free = padded(mask, width, height)[:, :, 0] <= 0
+    covering = padded(mask, width, height)[:, :, 0]
+    free = (covering <= 0) | (2 * covering < covering.max())
     there = [(one >= 0).any(axis=2) & free for one in (before, after)]
     difference = np.where((there[0] & there[1])[:, :, np.newaxis], after - before, 0)
     is_in_one_only = bool((there[0] != there[1]).any())

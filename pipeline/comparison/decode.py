@@ -67,6 +67,8 @@ def _what_is_wrong(content: bytes, error: Exception) -> str:
     """What is wrong with a file in which a decoder stumbled over this error."""
     if reason := jpeg_refusal(content):
         return f"is a JPEG with {reason}, which can't be read"
+    if str(error).startswith("Decompressed data too large"):  # Pillow's limit for texts in a PNG
+        return "has a compressed text that is too large"
     if not isinstance(error, UnidentifiedImageError):
         is_clear = isinstance(error, OSError) and not str(error).startswith(UNCLEAR)
         return f"is a damaged image: {error if is_clear else 'its bytes make no picture'}"

@@ -1,8 +1,9 @@
 """What can't be used is set aside with its reason, and the next one goes on."""
 
 import hashlib
+import json
 import os
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -58,9 +59,9 @@ NONSENSE: list[tuple[bytes | None, str]] = [
     (message(path="/etc/hostname"), "not in image_database"),
     (message(path="image_database/../../x.jpg"), "not in image_database"),
     (message(path="image_original/original_image.jpg"), "not in image_database"),
-    (message(path="image_database/a\0b"), "$.path"),
-    (message(received="0001-01-01T00:00:00+23:00"), "out of range"),
-    (message(received="9999-12-31T23:59:59-23:00"), "out of range"),
+    (message(path="image_database/a\0b"), "path has characters"),
+    (message(received="0001-01-01T00:00:00+23:00"), "in no calendar"),
+    (message(received="9999-12-31T23:59:59-23:00"), "in no calendar"),
     (message(sha256="0" * 64), "has other bytes"),
 ]
 
@@ -154,7 +155,7 @@ def test_what_a_reset_took_away_is_set_aside(pipeline: Pipeline) -> None:
 
 
 def test_a_time_that_no_calendar_has(analysis: Pipeline) -> None:
-    """A record from before the year 1 is used, set aside and listed all the same."""
+    """A record that a clock dates before the year 1 counts from its arrival on."""
     path = "image_database/00001.jpg"
     Image.new("RGB", (9, 9)).save(analysis.data / path)
     analysis.wait_for_topics()
@@ -165,7 +166,8 @@ def test_a_time_that_no_calendar_has(analysis: Pipeline) -> None:
     producer.send("images", value, b"", timestamp_ms=-(10**16)).get(10)
     producer.close()
     (event,) = analysis.waits_for("image-events", 1)
-    assert b'"received":"1970-01-01T00:00:00Z"' in event.value
+    received = datetime.fromisoformat(json.loads(event.value)["received"])
+    assert abs(datetime.now(UTC) - received) < timedelta(hours=1)
     analysis.waits_for("dead-letters", 2)
     assert command(analysis)[-1].startswith("2 dead letters")
 
