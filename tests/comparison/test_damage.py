@@ -243,3 +243,21 @@ def test_what_is_cut_in_its_header_is_called_damaged(content: bytes) -> None:
     """It is an image of these formats, and a part of it is missing."""
     with pytest.raises(InvalidInput, match="is a damaged image"):
         decode(content)
+
+
+@pytest.mark.parametrize("frame", [0xC3, 0xC7, 0xCB])
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_a_lossless_jpeg_is_not_asked_for_a_smaller_picture(
+    monkeypatch: pytest.MonkeyPatch, frame: int, is_hidden: bool
+) -> None:
+    """Libjpeg would write the whole picture into its memory, also if the frame is well hidden."""
+
+    def never(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", never)
+    begun = bytes([0xFF, frame, 0, 11, 8, 0, 8, 0, 8, 1, 1, 0x11, 0])
+    if is_hidden:  # behind a marker that has no length for libjpeg
+        begun = b"\xff\xd0\x00\x0f" + begun
+    whole = file("JPEG")
+    assert damage_of(b"\xff\xd8" + begun + whole[2:]) == ""
