@@ -245,6 +245,7 @@ def test_events_arrive_while_the_page_is_open(pipeline: Pipeline, browser: Watch
     expect(newest.nth(0)).to_contain_text("00003")
     page.get_by_role("link", name="Show").click()
     expect(newest.nth(0)).to_contain_text("00007")
+    page.close()  # it would ask the viewer that has ended, and say so
     assert viewer.program.stop() == 0
 
 
