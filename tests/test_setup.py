@@ -208,10 +208,9 @@ def test_tests_beside_a_running_pipeline(installed: Path) -> None:
     )
     assert running.stdout
     with running.stdout as lines:
-        begun: list[str] = []
-        assert any("received" in line for line in lines if not begun.append(line)), begun
+        begun = list(itertools.takewhile(lambda line: "received" not in line, lines))
         assert shell("./run_tests.sh --version", installed).returncode == 0
-        assert running.poll() is None, lines.read()
+        assert running.poll() is None, [*begun, *lines]
         running.send_signal(signal.SIGINT)
         said = lines.read()
     assert running.wait() == 130, said
