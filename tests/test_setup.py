@@ -1,5 +1,6 @@
 """What the commands set up: from nothing, on top of what is half there, and beside what runs."""
 
+import itertools
 import os
 import re
 import shutil
