@@ -36,6 +36,7 @@ MAVEN_CENTRAL = "https://repo1.maven.org/maven2/"
 DEFAULT_PORT = 9092
 START_SECONDS = 4  # for the first time; later it takes one
 JOIN_SECONDS = 120  # until the Kafka that another program is starting must listen
+PORT_IN_USE = "java.net.BindException"  # in the reason that Kafka's log has for its end
 USERS = "users"  # the file in Kafka's directory that whoever uses Kafka has locked
 # Fixed, since it is never seen outside; a random one that begins with "-" breaks StorageTool.
 CLUSTER_ID = "bW9ja19pbWFnZV9waXBlbA"
@@ -93,6 +94,10 @@ class AlreadyRunsError(KafkaStartError):
             "ended"
         )
         self.port = port
+
+
+class PortInUseError(KafkaStartError):
+    """Another program listens on a port, or did when Kafka came to it."""
 
 
 def fetch_jars(jars: Path = JARS) -> list[Path]:
@@ -305,7 +310,7 @@ def _prepare(
     `more` are properties of Kafka's, each `name=value`, over those above. Raises `KafkaStartError`.
     """
     if not port_is_free(listen, port):
-        raise KafkaStartError(
+        raise PortInUseError(
             f"port {port} is in use; stop what listens there, or choose another with --port"
         )
     classpath = os.pathsep.join(map(str, jars))
@@ -394,9 +399,10 @@ def start(
                 try:
                     command = _prepare(directory, tried, listen, more, jars=fetched, lock=lock)
                     process = _start(directory, tried, command, passed, has_log=has_log)
-                except KafkaStartError:
-                    # Another program may have come to a port of our choice before Kafka did.
-                    if port is not None or port_is_free(listen, tried):
+                except PortInUseError:
+                    # Another program came to a port of our choice before Kafka did. It may have
+                    # ended since: a Kafka that can't have its port takes seconds to end.
+                    if port is not None:
                         raise
                     continue
                 on_error.pop_all()
@@ -450,7 +456,8 @@ def _start(
             while not _listens(port, process.pid):
                 if process.poll() is not None:
                     reason = _reason(log, begin) if output else "the lines above may say why"
-                    raise KafkaStartError(f"Kafka ended with status {process.returncode}: {reason}")
+                    kind = PortInUseError if PORT_IN_USE in reason else KafkaStartError
+                    raise kind(f"Kafka ended with status {process.returncode}: {reason}")
                 time.sleep(0.02)
                 passed()
         except KeyboardInterrupt:

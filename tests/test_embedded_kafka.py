@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import HERE, PATIENCE, Pipeline, until
@@ -332,17 +333,39 @@ def test_another_server_comes_to_the_port_first(
             embedded_kafka.start(tmp_path, server.getsockname()[1])
 
 
-def test_the_usual_port_is_lost_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If another program comes to port 9092 before Kafka has it, Kafka starts on another port."""
-    is_free, answers = embedded_kafka.port_is_free, iter([True, True])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_the_usual_port_is_lost_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gone: bool
+) -> None:
+    """If another program comes to port 9092 first, Kafka starts again, on a port that is free.
+
+    The other program may have ended by the time that Kafka has.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setattr(embedded_kafka, "DEFAULT_PORT", server.getsockname()[1])
+        taken = server.getsockname()[1]
+        ports = iter([taken])
         monkeypatch.setattr(
-            embedded_kafka, "port_is_free", lambda host, port: next(answers, is_free(host, port))
+            embedded_kafka, "_usual_port", lambda: next(ports, None) or embedded_kafka.free_port()
         )
+        is_free = embedded_kafka.port_is_free
+
+        def before_it_was_taken(host: str, port: int) -> bool:
+            return port == taken or is_free(host, port)
+
+        monkeypatch.setattr(embedded_kafka, "port_is_free", before_it_was_taken)
+        start = embedded_kafka._start
+
+        def start_and_end_the_other(*arguments: Any, **options: Any) -> Any:
+            try:
+                return start(*arguments, **options)
+            finally:
+                if is_gone:
+                    server.close()
+
+        monkeypatch.setattr(embedded_kafka, "_start", start_and_end_the_other)
         broker = embedded_kafka.start(tmp_path)
         broker.stop()
-        assert broker.port != server.getsockname()[1]
+        assert broker.port != taken
 
 
 USE = """
