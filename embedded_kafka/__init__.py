@@ -320,8 +320,6 @@ def _prepare(
     ours = PROPERTIES.format(controller_port=free_port(), listen=listen, port=port)
     try:
         properties.write_text(ours + "".join(f"{line}\n" for line in more))  # the last counts
-        # Whoever finds the directory locked reads here which Kafka to use instead.
-        os.pwrite(lock, f"{port}\n".encode(), 0)
     except OSError as error:
         raise KafkaStartError(
             f"cannot write {properties}: {error.strerror}; is the disk full?"
@@ -405,6 +403,8 @@ def start(
                     if port is not None:
                         raise
                     continue
+                # Whoever finds the directory locked reads here which Kafka to use instead.
+                os.pwrite(lock, f"{tried}\n".encode(), 0)
                 on_error.pop_all()
                 return Broker(tried, process, command.archive, users)
 

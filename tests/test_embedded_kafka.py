@@ -339,8 +339,10 @@ def test_the_usual_port_is_lost_to_another(
 ) -> None:
     """If another program comes to port 9092 first, Kafka starts again, on a port that is free.
 
-    The other program may have ended by the time that Kafka has.
+    The other program may have ended by the time that Kafka has. Nobody who wants to use this Kafka
+    meanwhile is sent to the other program.
     """
+    noted = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
         ports = iter([taken])
@@ -359,6 +361,7 @@ def test_the_usual_port_is_lost_to_another(
             try:
                 return start(*arguments, **options)
             finally:
+                noted.append((tmp_path / "lock").read_text())
                 if is_gone:
                     server.close()
 
@@ -366,6 +369,7 @@ def test_the_usual_port_is_lost_to_another(
         broker = embedded_kafka.start(tmp_path)
         broker.stop()
         assert broker.port != taken
+        assert noted == ["", ""]
 
 
 USE = """
