@@ -71,7 +71,7 @@ class Layout:
         height = abs(self.height)
         check_size(self.width, height, path, 4, 4 if self.bits == 32 else 1)
         stride = (self.width * self.bits + 31) // 32 * 4
-        if self.width < 1 or len(self.content) < self.pixels_at + stride * height:
+        if len(self.content) < self.pixels_at + stride * height:
             raise ValueError("it is cut short")
         rows = np.frombuffer(self.content, np.uint8, stride * height, self.pixels_at)
         rows = rows.reshape(height, stride)

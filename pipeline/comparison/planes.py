@@ -95,7 +95,12 @@ def is_number(samples: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def check_size(width: int, height: int, path: str, planes: int = 1, sample_bytes: int = 1) -> None:
-    """Refuse an image that is too large, before memory is allocated for it."""
+    """Refuse an image that is too large, or has no pixels, before memory is allocated for it.
+
+    One that has none may be as wide as any number says, which takes memory, too.
+    """
+    if width < 1 or height < 1:
+        raise InvalidInput(f"{path} has {width} x {height} pixels: none at all")
     if width * height > MAX_PIXELS:
         raise InvalidInput(f"{path} has {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
     if width * height * planes * sample_bytes > MAX_BYTES:

@@ -684,3 +684,11 @@ def test_the_page_has_these_tables() -> None:
     assert table(["format", "kind", "is compared"], others) in page
     assert f"{'; '.join(PACKINGS)}" in " ".join(page.split())
     assert "\n".join(f"- {refused};" for refused in REFUSED_PACKINGS) in page
+
+
+@pytest.mark.parametrize(("width", "height"), [(1174405120, 0), (0, 5), (-9, 5)])
+def test_a_bmp_without_pixels(width: int, height: int) -> None:
+    """It is refused at once, however wide it says that it is: nothing waits for so much memory."""
+    header = struct.pack("<2sIIIIiiHHIIiiII", b"BM", 70, 0, 0, 40, width, height, 1, 2, *[0] * 6)
+    with pytest.raises(InvalidInput, match=f"has {width} x {height} pixels: none at all"):
+        decode(header + bytes(16))
