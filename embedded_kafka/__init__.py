@@ -404,7 +404,14 @@ def start(
                         raise
                     continue
                 # Whoever finds the directory locked reads here which Kafka to use instead.
-                os.pwrite(lock, f"{tried}\n".encode(), 0)
+                try:
+                    os.pwrite(lock, f"{tried}\n".encode(), 0)
+                except OSError as error:
+                    process.terminate()
+                    process.wait()
+                    raise KafkaStartError(
+                        f"cannot write in {directory}: {error.strerror}; is the disk full?"
+                    ) from error
                 on_error.pop_all()
                 return Broker(tried, process, command.archive, users)
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import HERE, TOPICS, Pipeline, Program, file_system, slow, until
@@ -82,13 +83,14 @@ class Cluster:
 
     def is_whole(self) -> bool:
         """Whether each broker has all that each topic has."""
-        try:
-            admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
-        except Exception:
-            return False
-        topics = admin.describe_topics()
-        number = len(admin.describe_cluster()["brokers"])
-        admin.close()
+        with ExitStack() as closing:
+            try:
+                admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+                closing.callback(admin.close)
+                topics = admin.describe_topics()
+                number = len(admin.describe_cluster()["brokers"])
+            except KafkaError:  # from a broker that isn't back yet
+                return False
         return number == 3 and all(
             len(one["isr_nodes"]) == len(one["replica_nodes"])
             for topic in topics
@@ -197,6 +199,13 @@ def kafkas_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
+def fill(disk: Path) -> Path:
+    """Leave no room in a file system; the file that takes it."""
+    filler = disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free))
+    return filler
+
+
 @pytest.mark.slow
 @pytest.mark.root
 def test_kafkas_disk_is_full(data: Path, kafkas_disk: Path) -> None:
@@ -207,8 +216,7 @@ def test_kafkas_disk_is_full(data: Path, kafkas_disk: Path) -> None:
         alert, analysis = (pipeline.start(name, KAFKA_WAIT="120") for name in STAGES)
         pipeline.receive()
         alert.says("00007  ALERT")
-        filler = kafkas_disk / "filler"
-        filler.write_bytes(bytes(shutil.disk_usage(kafkas_disk).free))
+        filler = fill(kafkas_disk)
         receiving = pipeline.start("image_receiving.py", "--count", "389", KAFKA_WAIT="120")
         until(lambda: broker.process.poll() is not None, "Kafka has ended")
         analysis.says("is away")
@@ -222,6 +230,25 @@ def test_kafkas_disk_is_full(data: Path, kafkas_disk: Path) -> None:
     finally:
         pipeline.close()
         broker.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_the_disk_fills_while_kafka_starts(
+    kafkas_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who can't note the Kafka's port ends it again, and says why in a line."""
+    start, started = embedded_kafka._start, []
+
+    def start_and_fill(*given: Any, **named: Any) -> "subprocess.Popen[bytes]":
+        started.append(start(*given, **named))
+        fill(kafkas_disk)
+        return started[-1]
+
+    monkeypatch.setattr(embedded_kafka, "_start", start_and_fill)
+    with pytest.raises(embedded_kafka.KafkaStartError, match=r"No space left.*is the disk full"):
+        embedded_kafka.start(kafkas_disk / "kafka", embedded_kafka.free_port())
+    assert started[0].poll() is not None
 
 
 @pytest.mark.parametrize("stage", [slow(STAGES[0]), STAGES[1]])

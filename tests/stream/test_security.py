@@ -103,12 +103,11 @@ class Secured:
         self.certify("expired", self.authority.issue_cert("localhost", not_after=long_ago))
         self.certify("elsewhere", self.authority.issue_cert("kafka.example.org"))
         self.ports = {name: embedded_kafka.free_port() for name in (*LISTENERS, "CONTROLLER")}
-        self.start()
         self.plain = f"localhost:{self.ports['PLAIN']}"
-        self.admin = KafkaAdminClient(bootstrap_servers=self.plain)
+        self.start()
 
     def start(self) -> None:
-        """Start it, also again."""
+        """Start it, also again: `stop` ends it."""
         addresses = {name: f"{name}://127.0.0.1:{port}" for name, port in self.ports.items()}
         protocols = {**LISTENERS, "CONTROLLER": "PLAINTEXT"}
         properties = {
@@ -141,6 +140,15 @@ class Secured:
             self.ports["PLAIN"],
             [f"{name}={value}" for name, value in properties.items()],
         )
+        self.admin = KafkaAdminClient(bootstrap_servers=self.plain)
+
+    def stop(self) -> None:
+        """End it, and the client of it: a client that lost its Kafka refuses calls for a while.
+
+        That is `NodeNotReadyError: No node_id provided`, until its wait for a reconnection is over.
+        """
+        self.admin.close()
+        self.broker.stop()
 
     def certify(self, name: str, certificate: trustme.LeafCert) -> None:
         """Write a certificate and its key as files, and both in one as Kafka wants them."""
@@ -228,8 +236,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     # The first login to a Kafka that has just started takes seconds: none of ours is to be it.
     until(secured.lets_in, "the first login")
     yield secured
-    secured.admin.close()
-    secured.broker.stop()
+    secured.stop()
 
 
 @pytest.fixture
@@ -509,7 +516,7 @@ def test_a_password_that_changes(pipeline: Pipeline, secured: Secured) -> None:
     pipeline.waits_for("image-events", 2)
     secured.add_user("image_analysis", "another one")
     try:
-        secured.broker.stop()
+        secured.stop()
         secured.start()
         assert analysis.ends() == 1
         assert "Authentication failed" in analysis.lines[-1]
