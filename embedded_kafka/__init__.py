@@ -403,17 +403,17 @@ def start(
                     if port is not None:
                         raise
                     continue
-                # Whoever finds the directory locked reads here which Kafka to use instead.
+                on_error.pop_all()
+                broker = Broker(tried, process, command.archive, users)
                 try:
+                    # Whoever finds the directory locked reads here which Kafka to use instead.
                     os.pwrite(lock, f"{tried}\n".encode(), 0)
                 except OSError as error:
-                    process.terminate()
-                    process.wait()
+                    broker.stop()
                     raise KafkaStartError(
                         f"cannot write in {directory}: {error.strerror}; is the disk full?"
                     ) from error
-                on_error.pop_all()
-                return Broker(tried, process, command.archive, users)
+                return broker
 
 
 def open_users(directory: Path) -> int:

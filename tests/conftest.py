@@ -191,6 +191,13 @@ def file_system(directory: Path, size: str) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", directory], check=True)
 
 
+def fill(disk: Path) -> Path:
+    """Leave no room in a file system; the file that takes it."""
+    filler = disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(disk).free))
+    return filler
+
+
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files() -> Iterator[None]:
     """A directory for temporary files of this worker alone.

@@ -1,14 +1,13 @@
 """Wrong settings, missing or wrong originals, no room, no Kafka: one clear line, no half files."""
 
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import HERE, Pipeline, file_system, slow, until
+from conftest import HERE, Pipeline, file_system, fill, slow, until
 
 import embedded_kafka
 
@@ -191,8 +190,7 @@ def test_a_full_disk(pipeline: Pipeline, small_disk: Path, program: str, directo
     """The stage waits and says so, no half file stays, and once there is room the rest is done."""
     (pipeline.data / directory).rmdir()
     (pipeline.data / directory).symlink_to(small_disk)
-    filler = small_disk / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    filler = fill(small_disk)
     programs = [pipeline.start(name) for name in PROGRAMS]
     full = programs[PROGRAMS.index(program)]
     full.says(f"cannot write .*/{directory}/.*: No space left on device; trying again in 1 s")
@@ -214,8 +212,7 @@ def test_stopped_while_the_disk_is_full(pipeline: Pipeline, small_disk: Path) ->
     """It ends at once all the same, and the next run does what was left."""
     (pipeline.data / "image_event_database").rmdir()
     (pipeline.data / "image_event_database").symlink_to(small_disk)
-    filler = small_disk / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    filler = fill(small_disk)
     pipeline.receive()
     analysis = pipeline.start("image_analysis.py")
     analysis.says("trying again")

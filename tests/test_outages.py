@@ -1,18 +1,17 @@
 """Brokers die, freeze or are cut off, and copies of a stage freeze: nothing lost, nothing twice."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, TOPICS, Pipeline, Program, file_system, slow, until
+from conftest import HERE, TOPICS, Pipeline, Program, file_system, fill, slow, until
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
@@ -83,14 +82,12 @@ class Cluster:
 
     def is_whole(self) -> bool:
         """Whether each broker has all that each topic has."""
-        with ExitStack() as closing:
-            try:
-                admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
-                closing.callback(admin.close)
+        try:
+            with closing(KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)) as admin:
                 topics = admin.describe_topics()
                 number = len(admin.describe_cluster()["brokers"])
-            except KafkaError:  # from a broker that isn't back yet
-                return False
+        except Exception:  # a broker isn't back yet; kafka-python raises more than its own errors
+            return False
         return number == 3 and all(
             len(one["isr_nodes"]) == len(one["replica_nodes"])
             for topic in topics
@@ -197,13 +194,6 @@ def kafkas_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system with room for a young Kafka and little else."""
     with file_system(tmp_path / "disk", "40m") as disk:
         yield disk
-
-
-def fill(disk: Path) -> Path:
-    """Leave no room in a file system; the file that takes it."""
-    filler = disk / "filler"
-    filler.write_bytes(bytes(shutil.disk_usage(disk).free))
-    return filler
 
 
 @pytest.mark.slow
